@@ -1,0 +1,3 @@
+"""The command line: it reads arguments, calls services through the wiring, and prints."""
+
+from __future__ import annotations

@@ -1,0 +1,74 @@
+"""What a batch of decisions reads and writes: the language between the lane and a store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from tollkeeper.core.records import Decision, Reply, Session, Wallet
+
+
+class Change(StrEnum):
+    """What a decision does to the stored session."""
+
+    OPEN = "open"
+    UPDATE = "update"
+    CLOSE = "close"
+    REFUSE = "refuse"
+    LATE = "late"
+
+
+class Written(msgspec.Struct, frozen=True):
+    """One decision to be stored, with the message that caused it.
+
+    ``digest`` is a hash of the message's content: the same ``message_id`` with another digest is
+    an error, never applied. ``request`` is the message as JSON.
+    """
+
+    change: Change
+    decision: Decision
+    message_id: str
+    digest: str
+    request: bytes
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Decisions that are written together or not at all.
+
+    ``before`` are the wallets they were made on (by id), ``after`` the same wallets with all
+    decisions applied; ``guarded`` names those that took new holds.
+    """
+
+    now: datetime
+    written: list[Written]
+    before: dict[int, Wallet]
+    after: dict[int, Wallet]
+    guarded: set[int]
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A message that was applied, and what it was answered."""
+
+    digest: str
+    reply: Reply
+
+
+class Known(msgspec.Struct):
+    """A session as stored, with every message that was ever applied to it."""
+
+    session: Session
+    messages: dict[str, Answered]
+
+
+class StaleRead(Exception):
+    """What the decisions were based on has changed; nothing was written; decide again."""
+
+
+class GuardRefused(StaleRead):
+    """The last guard found holds beyond the money of a wallet; nothing was written."""
+
+
+class StoreAway(Exception):
+    """The database cannot be reached or does not answer in time; whether the batch was written is unknown."""

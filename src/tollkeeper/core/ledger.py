@@ -1,0 +1,87 @@
+"""The double-entry journal: which accounts there are and which entries are legal.
+
+An entry moves a positive amount from its debit account to its credit account, in one currency,
+so every entry, and with it every batch, balances by construction. A wallet is a liability: a
+credit raises the customer's money, a debit lowers it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from tollkeeper.core.money import LIMIT, ZERO
+from tollkeeper.errors import Breach
+
+
+class Account(StrEnum):
+    """Kinds of account; all but the wallet exist once per currency."""
+
+    WALLET = "wallet"
+    REVENUE = "revenue"
+    CLEARING = "clearing"
+    ADJUSTMENT = "adjustment"
+
+
+class Code(StrEnum):
+    """What an entry is for."""
+
+    USAGE = "usage"
+    """A session's charge, within what was held for it."""
+    OVERRUN = "overrun"
+    """The part of a session's charge above its hold: the switch let the call run on."""
+    LATE = "late"
+    """Usage reported after the session was closed."""
+    CORRECTION = "correction"
+    """Money given back because less was used than had been assumed at closing."""
+    TOPUP = "topup"
+    """Money received from the customer."""
+    WITHDRAWAL = "withdrawal"
+    """Money paid back to the customer."""
+    ADJUST_UP = "adjust_up"
+    ADJUST_DOWN = "adjust_down"
+
+
+LEGAL: dict[Code, tuple[Account, Account]] = {
+    Code.USAGE: (Account.WALLET, Account.REVENUE),
+    Code.OVERRUN: (Account.WALLET, Account.REVENUE),
+    Code.LATE: (Account.WALLET, Account.REVENUE),
+    Code.CORRECTION: (Account.REVENUE, Account.WALLET),
+    Code.TOPUP: (Account.CLEARING, Account.WALLET),
+    Code.WITHDRAWAL: (Account.WALLET, Account.CLEARING),
+    Code.ADJUST_UP: (Account.ADJUSTMENT, Account.WALLET),
+    Code.ADJUST_DOWN: (Account.WALLET, Account.ADJUSTMENT),
+}
+"""(debit, credit) of each code; anything else is refused here and by a database constraint."""
+
+ON_CREDIT = frozenset({Code.OVERRUN, Code.LATE})
+"""Codes that may take a wallet below its limit, because the service was already used."""
+
+
+class Posting(msgspec.Struct, frozen=True):
+    """One entry to be made on a wallet; ``amount`` is positive, the code gives the direction."""
+
+    wallet_id: int
+    leg: int
+    code: Code
+    amount: Decimal
+
+
+def check_posting(posting: Posting) -> Posting:
+    """Return the posting if it is legal.
+
+    Raises:
+        Breach: the amount is not positive, not finite or out of bounds.
+    """
+    if not posting.amount.is_finite() or not ZERO < posting.amount < LIMIT:
+        raise Breach(
+            f"a {posting.code} entry of {posting.amount} on wallet {posting.wallet_id} is not legal"
+        )
+    return posting
+
+
+def wallet_effect(code: Code, amount: Decimal) -> Decimal:
+    """Signed change of the wallet's balance by an entry: positive is the customer's money."""
+    return amount if LEGAL[code][1] is Account.WALLET else -amount

@@ -1,0 +1,323 @@
+"""The records of a session: what is stored, what is asked, what is answered.
+
+These are plain frozen values. Durations that switches report are whole milliseconds (``_ms``),
+grants are whole seconds, times are UTC, money is Decimal in the currency of the leg's wallet.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+from tollkeeper.core.ledger import LEGAL, Account, Posting
+from tollkeeper.core.money import ZERO
+from tollkeeper.core.rating import Tariff
+from tollkeeper.core.reasons import Reason
+
+
+class State(StrEnum):
+    """Where a session stands. Closed is final; how it closed is its :class:`Ending`."""
+
+    AUTHORISED = "authorised"
+    ACTIVE = "active"
+    CLOSED = "closed"
+
+
+class Ending(StrEnum):
+    """How a session closed; empty while it is open."""
+
+    NONE = ""
+    REFUSED = "refused"
+    SETTLED = "settled"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+class SilentTail(StrEnum):
+    """What an expired session pays for the time after the switch's last word."""
+
+    LAST_USAGE = "last_usage"
+    GRANT_END = "grant_end"
+
+
+class Role(StrEnum):
+    """Whose share of a session a leg is."""
+
+    CUSTOMER = "customer"
+    RESELLER = "reseller"
+    VENDOR = "vendor"
+
+
+class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The rate that a leg is priced by, frozen at authorisation."""
+
+    card_id: int
+    card: str
+    version: int
+    row_id: int
+    prefix: str
+    destination: str
+    currency: str
+    tariff: Tariff
+
+
+class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One party's share: its wallet, its rate, the money held and the money charged so far."""
+
+    role: Role
+    party_id: int
+    wallet_id: int
+    pin: Pin
+    held: Decimal = ZERO
+    charged: Decimal = ZERO
+
+
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call from authorise to settle.
+
+    ``key`` is the switch and its own session id; ``used_ms`` the highest cumulative usage
+    reported; ``assumed_ms`` usage charged at expiry without a report; ``granted_seconds`` the
+    total that the holds buy; ``version`` counts the messages applied.
+    """
+
+    id: str
+    key: str
+    party_id: int
+    service: str
+    caller: str
+    called: str
+    opened_at: datetime
+    expires_at: datetime
+    state: State
+    legs: tuple[Leg, ...]
+    slice_seconds: int
+    max_seconds: int
+    ending: Ending = Ending.NONE
+    reason: Reason = Reason.NONE
+    answered_at: datetime | None = None
+    closed_at: datetime | None = None
+    used_ms: int = 0
+    assumed_ms: int = 0
+    granted_seconds: int = 0
+    kill: str = ""
+    cause: str = ""
+    marks: tuple[str, ...] = ()
+    version: int = 1
+
+    @property
+    def open(self) -> bool:
+        """True until the session is closed."""
+        return self.state is not State.CLOSED
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A leg as it would be: found by the service before the decision."""
+
+    role: Role
+    party_id: int
+    wallet_id: int
+    pin: Pin
+
+
+class Authorise(msgspec.Struct, frozen=True):
+    """May this call proceed, and for how long?
+
+    ``refusal`` is set when the service already knows that it may not (no rate, suspended ...).
+    ``requested_seconds`` is the slice asked for at a time.
+    """
+
+    key: str
+    party_id: int
+    called: str
+    caller: str = ""
+    service: str = "voice"
+    requested_seconds: int = 300
+    offers: tuple[Offer, ...] = ()
+    refusal: Reason = Reason.NONE
+    start_expected: bool = True
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The call was answered."""
+
+    key: str
+
+
+class Update(msgspec.Struct, frozen=True):
+    """Interim report: cumulative usage so far, and a wish for more time."""
+
+    key: str
+    used_ms: int
+    extend: bool = True
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The call has ended with this cumulative usage; 0 = it was never answered."""
+
+    key: str
+    used_ms: int
+    cause: str = ""
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """The operator wants the session ended."""
+
+    key: str
+    why: str
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """The session's time is over and nobody closed it."""
+
+    key: str
+
+
+Command = Authorise | Start | Update | Stop | Kill | Expire
+
+
+class Wallet(msgspec.Struct, frozen=True):
+    """A wallet as last read; ``stamp`` changes with every change of the row.
+
+    ``live`` counts the open sessions that have a leg on it; ``cps_count`` those opened in the
+    second ``cps_second`` (Unix time).
+    """
+
+    id: int
+    party_id: int
+    currency: str
+    credited: Decimal = ZERO
+    debited: Decimal = ZERO
+    held: Decimal = ZERO
+    credit_limit: Decimal = ZERO
+    live: int = 0
+    cps_second: int = 0
+    cps_count: int = 0
+    parked: bool = False
+    version: int = 0
+    stamp: int = 0
+
+    @property
+    def balance(self) -> Decimal:
+        """The customer's money: positive is owed to the customer."""
+        return self.credited - self.debited
+
+    @property
+    def available(self) -> Decimal:
+        """Balance + credit limit - held: what new holds can take."""
+        return self.credited - self.debited + self.credit_limit - self.held
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """A party's limits beside money; None is unlimited. Seconds and amounts are per session."""
+
+    suspended: bool = False
+    kill_on_suspend: bool = False
+    max_sessions: int | None = None
+    max_cps: int | None = None
+    max_cost: Decimal | None = None
+    max_seconds: int = 14_400
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Timers of the credit control, in seconds.
+
+    ``answer_window`` bounds ringing, ``grace`` is added to the end of a grant before the
+    session is closed without the switch's word (the Tcc of RFC 8506 section 13).
+    """
+
+    answer_window: int = 120
+    grace: int = 60
+    silent_tail: SilentTail = SilentTail.LAST_USAGE
+    clock_tolerance_ms: int = 60_000
+
+
+class Outcome(StrEnum):
+    """What a reply says."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    ACTIVE = "active"
+    CLOSED = "closed"
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The stored answer to a message; a repeat of the message gets exactly this again.
+
+    ``granted_seconds`` is the total since answer that is paid for; ``final`` means that no
+    further extension will come; ``terminate`` asks the switch to end the call now.
+    ``charge`` is the customer's leg so far (only when closed).
+    """
+
+    outcome: Outcome
+    id: str
+    granted_seconds: int = 0
+    expires_at: datetime | None = None
+    final: bool = False
+    terminate: bool = False
+    reason: Reason = Reason.NONE
+    currency: str = ""
+    used_ms: int = 0
+    charge: Decimal | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something to tell the outside world; leaves through the outbox of the same transaction."""
+
+    kind: str
+    session_id: str
+    detail: str = ""
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Change of a wallet's held money by one leg; ``live`` is +1, 0 or -1 sessions."""
+
+    wallet_id: int
+    amount: Decimal
+    live: int = 0
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What is to be written and answered.
+
+    ``session`` is the state after; None only where nothing is to be stored. ``guarded`` means
+    that the holds may only be taken if available money covers them.
+    """
+
+    session: Session
+    reply: Reply
+    holds: tuple[Hold, ...] = ()
+    postings: tuple[Posting, ...] = ()
+    events: tuple[Event, ...] = ()
+    guarded: bool = False
+
+
+def enrol(wallet: Wallet, decision: Decision, second: int, opens: bool) -> Wallet:
+    """Return the wallet as it will be after the decision (amounts, live sessions, calls per second)."""
+    credited, debited, held, live = wallet.credited, wallet.debited, wallet.held, wallet.live
+    version, cps_second, cps_count = wallet.version, wallet.cps_second, wallet.cps_count
+    for hold in decision.holds:
+        if hold.wallet_id == wallet.id:
+            held += hold.amount
+            live += hold.live
+            if opens and hold.live > 0:
+                cps_count = cps_count + 1 if cps_second == second else 1
+                cps_second = second
+    from_wallet = _debits_wallet
+    for posting in decision.postings:
+        if posting.wallet_id == wallet.id:
+            version += 1
+            if from_wallet(posting):
+                debited += posting.amount
+            else:
+                credited += posting.amount
+    return Wallet(
+        wallet.id, wallet.party_id, wallet.currency, credited, debited, held, wallet.credit_limit,
+        live, cps_second, cps_count, wallet.parked, version, wallet.stamp,
+    )  # fmt: skip
+
+
+def _debits_wallet(posting: Posting) -> bool:
+    return LEGAL[posting.code][0] is Account.WALLET

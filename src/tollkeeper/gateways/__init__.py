@@ -1,0 +1,3 @@
+"""Clients of outside systems, each with a Null twin for tests and demos."""
+
+from __future__ import annotations

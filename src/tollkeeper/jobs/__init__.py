@@ -1,0 +1,3 @@
+"""Timers and queues: expiring holds, sending the outbox, keeping partitions ahead."""
+
+from __future__ import annotations

@@ -1,0 +1,145 @@
+"""What runs by the clock: expiring sessions, delivering the outbox, housekeeping.
+
+Every job may run in any number of processes at once, and none depends on the process that
+opened a session: a killed server's sessions are closed by whoever is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from tollkeeper.core.records import Expire
+from tollkeeper.errors import Busy, TollkeeperError
+from tollkeeper.gateways.kill import KillFailed, KillGateway
+from tollkeeper.services.lane import Lane
+from tollkeeper.store import outbox
+from tollkeeper.store.db import Connection, Database
+from tollkeeper.store.sessions import due_to_expire
+
+EXPIRE_BATCH = 500
+OUTBOX_BATCH = 20
+KILL_ATTEMPTS = 8
+KILL_FIRST_RETRY_SECONDS = 2
+"""As RFC 5080 section 2.2.1: first retry after 2 s, doubling; then an alarm in the log."""
+PARTITION_DAYS = 14
+OUTBOX_KEEP = timedelta(days=30)
+IDEMPOTENCY_KEEP = timedelta(days=30)
+
+_log = structlog.get_logger()
+
+
+class Timers:
+    """The jobs of one process."""
+
+    def __init__(
+        self, *, database: Database, lane: Lane, kill: KillGateway, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._lane = lane
+        self._kill = kill
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, *, tick: float = 0.5) -> None:
+        """Begin; ``tick`` is the pause in seconds between looks for due sessions and messages."""
+        self._tasks = [
+            asyncio.create_task(_every(tick, self.expire_due), name="expire"),
+            asyncio.create_task(_every(tick, self.deliver_due), name="outbox"),
+            asyncio.create_task(_every(3600.0, self.keep_house), name="housekeeping"),
+        ]
+
+    async def stop(self) -> None:
+        """End all jobs; what was not finished is done by the next process."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def expire_due(self) -> bool:
+        """Close sessions whose time is over, whoever opened them; True when there may be more."""
+        async with self._database.read() as connection:
+            keys = await due_to_expire(connection, self._clock(), EXPIRE_BATCH)
+        results = await asyncio.gather(
+            *(self._lane.submit(Expire(key), "expire", b'{"type":"expire"}') for key in keys),
+            return_exceptions=True,
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            _log.warning("expire.failed", sessions=len(failures), first=str(failures[0]))
+        return len(keys) == EXPIRE_BATCH and not failures
+
+    async def deliver_due(self) -> bool:
+        """Deliver what the outbox holds, at least once; True when there may be more.
+
+        The rows stay locked while they are delivered, so two processes do not send the same.
+        """
+        async with self._database.write() as connection:
+            rows = await outbox.take_due(connection, self._clock(), OUTBOX_BATCH)
+            for row in rows:
+                await self._deliver(connection, row)
+        return len(rows) == OUTBOX_BATCH
+
+    async def _deliver(self, connection: Connection, row: outbox.OutboxRow) -> None:
+        now = self._clock()
+        if row.kind != "session.kill":
+            _log.warning(
+                row.kind, session=row.session_id, detail=row.detail, key=row.payload.get("key")
+            )
+            await outbox.mark_done(connection, row.id, now)
+            return
+        switch, _, session_id = str(row.payload["key"]).partition("/")
+        target = await outbox.read_switch(connection, switch)
+        if target is None:
+            await outbox.mark_done(connection, row.id, now, f"switch {switch} has no kill address")
+            return
+        try:
+            await self._kill.kill(
+                url=target.kill_url,
+                secret=target.secret,
+                message_id=f"msg_{row.id}",
+                at=now,
+                session_id=session_id,
+                reason=row.detail,
+            )
+        except KillFailed as error:
+            if row.attempts + 1 >= KILL_ATTEMPTS:
+                _log.error("kill.given_up", switch=switch, session=session_id, error=str(error))
+                await outbox.mark_done(connection, row.id, now, f"given up: {error}")
+                return
+            delay = timedelta(seconds=KILL_FIRST_RETRY_SECONDS * 2**row.attempts)
+            await outbox.mark_later(connection, row.id, now + delay, str(error)[:500])
+        else:
+            await outbox.mark_done(connection, row.id, now)
+
+    async def keep_house(self) -> bool:
+        """Create the partitions of the coming days and drop what is past its use."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            await outbox.ensure_partitions(
+                connection, now.date() - timedelta(days=1), PARTITION_DAYS
+            )
+            await outbox.purge(
+                connection,
+                outbox_before=now - OUTBOX_KEEP,
+                idempotency_before=now - IDEMPOTENCY_KEEP,
+            )
+        return False
+
+
+async def _every(seconds: float, job: Callable[[], Awaitable[bool]]) -> None:
+    """Run a job for ever: at once again while it has more to do, else after a pause."""
+    while True:
+        try:
+            more = await job()
+        except (Busy, OSError) as error:
+            _log.warning("job.waits", job=job.__name__, error=str(error))
+            more = False
+        except TollkeeperError as error:
+            _log.error("job.failed", job=job.__name__, error=str(error))
+            more = False
+        if not more:
+            await asyncio.sleep(seconds)

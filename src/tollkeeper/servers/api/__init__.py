@@ -1,0 +1,3 @@
+"""The REST API under /v1, described by its OpenAPI document."""
+
+from __future__ import annotations

@@ -1,0 +1,191 @@
+"""Everything that can be set, read once at the start and never changed after.
+
+A setting comes, the first found wins, from the environment (``TOLLKEEPER_PORT=8080``), from the
+TOML file that TOLLKEEPER_CONFIG names, else from ``tollkeeper.toml`` in the working directory
+(``port = 8080``), else from the default below. ``python -m tollkeeper.settings`` prints the
+reference page docs/reference/settings.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tollkeeper.errors import SetupError
+
+PREFIX = "TOLLKEEPER_"
+CONFIG_VARIABLE = "TOLLKEEPER_CONFIG"
+CONFIG_FILE = "tollkeeper.toml"
+# Variables that tests and tools read, which are no settings of the program.
+FOREIGN_PREFIXES = ("TOLLKEEPER_TEST_", "TOLLKEEPER_SHARED_", CONFIG_VARIABLE)
+
+
+def default_data_dir() -> Path:
+    """Where the private database lives: TOLLKEEPER_DATA_DIR, else the user's data folder.
+
+    For root that is /var/lib/tollkeeper: PostgreSQL runs as another user then, who may not enter
+    root's home.
+    """
+    if given := os.environ.get("TOLLKEEPER_DATA_DIR"):
+        return Path(given).expanduser().resolve()
+    if home := os.environ.get("XDG_DATA_HOME"):
+        return Path(home).expanduser().resolve() / "tollkeeper"
+    if os.geteuid() == 0:
+        return Path("/var/lib/tollkeeper")
+    return Path.home() / ".local/share/tollkeeper"
+
+
+class Settings(BaseSettings):
+    """The settings of one process, frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 15 or newer to use, as a URL such as "
+        "`postgresql://user:password@host/database`. Without it a private PostgreSQL is started "
+        "in `data_dir` and stopped with the program.",
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder of the private PostgreSQL. Default: `$XDG_DATA_HOME/tollkeeper` or "
+        "`~/.local/share/tollkeeper`; for root `/var/lib/tollkeeper`.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the HTTP server listens on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port of the HTTP server; 0 takes a free one."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve HTTP, each with a lane of its own.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe messages that are logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`auto` is text on a terminal and JSON elsewhere."
+    )
+    pool_min: int = Field(
+        default=2, ge=1, le=100, description="Database connections that each process keeps open."
+    )
+    pool_max: int = Field(
+        default=8,
+        ge=1,
+        le=100,
+        description="Database connections that each process may open; over all processes the sum "
+        "must stay below PostgreSQL's `max_connections`.",
+    )
+    lane_queue_max: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Charging requests that may wait in one process; above it the answer is "
+        "`busy` at once.",
+    )
+    lane_batch_max: int = Field(
+        default=512,
+        ge=1,
+        le=10_000,
+        description="Charging requests decided in one database transaction at most.",
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        # A key=value string is libpq's other way to name a database.
+        if text and "=" not in text and not text.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (called by name)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (called by name)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the TOML file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` come from the command line and win.
+
+    Raises:
+        SetupError: a setting is unknown or has a value that it cannot have; names each.
+    """
+    given = os.environ.get(CONFIG_VARIABLE)
+    if given and not Path(given).is_file():
+        raise SetupError(f"{CONFIG_VARIABLE} names {given}, which is not a file.")
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and not name.startswith(FOREIGN_PREFIXES) and name not in known
+    )
+    if unknown:
+        raise SetupError(f"No such setting: {', '.join(unknown)}. See docs/reference/settings.md.")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"The settings are wrong: {faults}.") from error
+    except ValueError as error:  # the TOML file does not parse
+        raise SetupError(f"{_config_file()} is not valid TOML: {error}.") from error
+
+
+def reference() -> str:
+    """The page docs/reference/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Each setting is an environment variable, or a line of `tollkeeper.toml` in the working",
+        "directory (or of the file that `TOLLKEEPER_CONFIG` names). The environment wins.",
+        "This page is printed by `python -m tollkeeper.settings`.",
+        "",
+        "| environment | in the TOML file | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, field in Settings.model_fields.items():
+        shown = "" if field.default in {None, PydanticUndefined} else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | `{name}` | {shown} | {field.description} |")
+    lines += [
+        "",
+        f"`{CONFIG_VARIABLE}` names the TOML file. A setting that does not exist is an error, not ignored.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

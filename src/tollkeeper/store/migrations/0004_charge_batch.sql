@@ -1,0 +1,131 @@
+-- Write one batch of decisions, all or nothing.
+--
+-- The decisions were made on wallets with the given stamps and sessions with the given versions;
+-- if any of them has changed since, nothing is written (TK001, TK002) and the caller decides
+-- again on what stands now. TK003 is the last guard: holds that the money does not cover.
+-- Locks are taken in one order everywhere: wallets by id, then sessions.
+CREATE FUNCTION charge_batch_v1(
+    batch_at timestamptz,
+    w_id bigint[], w_stamp bigint[], w_credit numeric[], w_debit numeric[], w_held numeric[],
+    w_live integer[], w_cps_second bigint[], w_cps_count integer[], w_entries integer[], w_guarded boolean[],
+    o_id uuid[], o_key text[], o_party bigint[], o_day date[], o_expires timestamptz[], o_body text[],
+    c_key text[], c_version integer[], c_expires timestamptz[], c_body text[],
+    x_id uuid[], x_version integer[], x_key text[], x_party bigint[], x_day date[], x_ending text[],
+    x_charge numeric[], x_body text[],
+    l_id uuid[], l_day date[], l_version integer[], l_charge numeric[], l_body text[],
+    m_day date[], m_session uuid[], m_version integer[], m_message text[], m_digest text[],
+    m_request text[], m_reply text[],
+    e_wallet bigint[], e_debit bigint[], e_credit bigint[], e_code text[], e_amount numeric[],
+    e_currency text[], e_version bigint[], e_balance numeric[], e_session uuid[], e_leg smallint[],
+    b_kind text[], b_session uuid[], b_detail text[], b_payload text[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    n integer;
+BEGIN
+    IF cardinality(w_id) > 0 THEN
+        SELECT count(*) INTO n FROM (
+            SELECT w.stamp, g.stamp AS seen
+            FROM unnest(w_id, w_stamp) AS g(id, stamp) JOIN wallet w ON w.id = g.id
+            ORDER BY w.id FOR UPDATE OF w
+        ) AS locked WHERE locked.stamp = locked.seen;
+        IF n <> cardinality(w_id) THEN
+            RAISE EXCEPTION 'a wallet has changed' USING ERRCODE = 'TK001';
+        END IF;
+    END IF;
+
+    IF cardinality(o_id) > 0 THEN
+        INSERT INTO live_session (id, key, party_id, opened_day, expires_at, version, body)
+        SELECT id, key, party, day, expires, 1, body::json
+        FROM unnest(o_id, o_key, o_party, o_day, o_expires, o_body) AS o(id, key, party, day, expires, body)
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        IF n <> cardinality(o_id) OR EXISTS (
+            SELECT FROM closed_session s
+            WHERE s.opened_day >= (batch_at AT TIME ZONE 'UTC')::date - 1 AND s.key = ANY (o_key)
+        ) THEN
+            RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
+        END IF;
+    END IF;
+
+    IF cardinality(c_key) > 0 THEN
+        UPDATE live_session s
+        SET expires_at = c.expires, version = c.version + 1, body = c.body::json
+        FROM unnest(c_key, c_version, c_expires, c_body) AS c(key, version, expires, body)
+        WHERE s.key = c.key AND s.version = c.version;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        IF n <> cardinality(c_key) THEN
+            RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
+        END IF;
+    END IF;
+
+    IF cardinality(x_id) > 0 THEN
+        -- Version 0 marks a refusal: never live, so there is nothing to take away.
+        DELETE FROM live_session s USING unnest(x_key, x_version) AS x(key, version)
+        WHERE s.key = x.key AND s.version = x.version;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        IF n <> (SELECT count(*) FROM unnest(x_version) AS v WHERE v > 0) THEN
+            RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
+        END IF;
+        IF 0 = ANY (x_version) AND (
+            EXISTS (SELECT FROM live_session s WHERE s.key = ANY (x_key))
+            OR EXISTS (
+                SELECT FROM closed_session s
+                WHERE s.opened_day >= (batch_at AT TIME ZONE 'UTC')::date - 1 AND s.key = ANY (x_key)
+            )
+        ) THEN
+            RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
+        END IF;
+        INSERT INTO closed_session (opened_day, id, key, party_id, closed_at, ending, charge, version, body)
+        SELECT day, id, key, party, batch_at, ending, charge, version + 1, body::json
+        FROM unnest(x_day, x_id, x_key, x_party, x_ending, x_charge, x_version, x_body)
+            AS x(day, id, key, party, ending, charge, version, body);
+    END IF;
+
+    IF cardinality(l_id) > 0 THEN
+        UPDATE closed_session s
+        SET charge = l.charge, version = l.version + 1, body = l.body::json
+        FROM unnest(l_day, l_id, l_version, l_charge, l_body) AS l(day, id, version, charge, body)
+        WHERE s.opened_day = l.day AND s.id = l.id AND s.version = l.version;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        IF n <> cardinality(l_id) THEN
+            RAISE EXCEPTION 'a closed session has changed' USING ERRCODE = 'TK002';
+        END IF;
+    END IF;
+
+    INSERT INTO session_message (day, session_id, version, message_id, digest, at, request, reply)
+    SELECT day, session, version, message, digest, batch_at, request::json, reply::json
+    FROM unnest(m_day, m_session, m_version, m_message, m_digest, m_request, m_reply)
+        AS m(day, session, version, message, digest, request, reply);
+
+    IF cardinality(e_wallet) > 0 THEN
+        INSERT INTO entry (day, at, code, debit_account, credit_account, amount, currency,
+                           wallet_id, wallet_version, balance_after, session_id, leg)
+        SELECT (batch_at AT TIME ZONE 'UTC')::date, batch_at, code, debit, credit, amount, currency,
+               wallet, version, balance, session, leg
+        FROM unnest(e_code, e_debit, e_credit, e_amount, e_currency, e_wallet, e_version, e_balance, e_session, e_leg)
+            AS e(code, debit, credit, amount, currency, wallet, version, balance, session, leg);
+    END IF;
+
+    IF cardinality(b_kind) > 0 THEN
+        INSERT INTO outbox (at, kind, session_id, detail, payload, next_at)
+        SELECT batch_at, kind, session, detail, payload::jsonb, batch_at
+        FROM unnest(b_kind, b_session, b_detail, b_payload) AS b(kind, session, detail, payload);
+    END IF;
+
+    IF cardinality(w_id) > 0 THEN
+        WITH changed AS (
+            UPDATE wallet w
+            SET credited = w.credited + g.credit, debited = w.debited + g.debit, held = w.held + g.held,
+                live = w.live + g.live, cps_second = g.cps_second, cps_count = g.cps_count,
+                version = w.version + g.entries, stamp = w.stamp + 1
+            FROM unnest(w_id, w_credit, w_debit, w_held, w_live, w_cps_second, w_cps_count, w_entries, w_guarded)
+                AS g(id, credit, debit, held, live, cps_second, cps_count, entries, guarded)
+            WHERE w.id = g.id
+            RETURNING g.guarded, w.credited - w.debited + w.credit_limit - w.held AS available
+        )
+        SELECT count(*) INTO n FROM changed WHERE guarded AND available < 0;
+        IF n > 0 THEN
+            RAISE EXCEPTION 'holds beyond the money of a wallet' USING ERRCODE = 'TK003';
+        END IF;
+    END IF;
+END $$;

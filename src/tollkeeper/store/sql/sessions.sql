@@ -1,0 +1,32 @@
+-- name: live
+SELECT key, id::text AS id, body::text AS body, expires_at, version FROM live_session
+WHERE (%(party)s::bigint IS NULL OR party_id = %(party)s) AND key > %(after)s
+ORDER BY key LIMIT %(limit)s
+
+-- name: count_live
+SELECT count(*) AS live FROM live_session
+
+-- name: by_key_live
+SELECT body::text AS body FROM live_session WHERE key = %s
+
+-- name: by_key_closed
+SELECT body::text AS body FROM closed_session WHERE key = %s ORDER BY opened_day DESC LIMIT 1
+
+-- name: by_id_live
+SELECT body::text AS body FROM live_session WHERE id = %s::uuid
+
+-- name: by_id_closed
+SELECT body::text AS body FROM closed_session WHERE id = %s::uuid
+
+-- name: messages
+SELECT version, message_id, at, request::text AS request, reply::text AS reply FROM session_message
+WHERE day = %s AND session_id = %s::uuid ORDER BY version
+
+-- name: entries
+SELECT e.id, e.at, e.code, e.amount, e.currency, e.wallet_id, e.wallet_version, e.balance_after, e.leg,
+       d.kind || ':' || d.name AS debit, c.kind || ':' || c.name AS credit
+FROM entry e JOIN account d ON d.id = e.debit_account JOIN account c ON c.id = e.credit_account
+WHERE e.session_id = %s::uuid ORDER BY e.id
+
+-- name: due_to_expire
+SELECT key FROM live_session WHERE expires_at <= %s ORDER BY expires_at LIMIT %s

@@ -1,0 +1,129 @@
+"""Logs and metrics of one process: structlog for events, Prometheus for numbers.
+
+Logs go to standard error, one event a line: JSON where a machine reads them, coloured text on a
+terminal. Metrics are read at /metrics. Names begin with ``tollkeeper_`` and end in their unit
+(``_seconds``, ``_total``); labels have few values, never a number called or a session's id.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Charging is a matter of single milliseconds; above a second the exact figure is of no interest.
+LATENCY_BUCKETS_SECONDS = (
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+)
+
+LogFormat = Literal["auto", "json", "text"]
+
+
+def configure_logging(level: str = "info", log_format: LogFormat = "auto") -> None:
+    """Send the events of structlog and of the standard library to standard error.
+
+    ``level`` is debug, info, warning or error. May be called again; the last call holds.
+    """
+    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor
+    if text:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not text:
+        # Never the local variables: they hold API keys and database passwords.
+        transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        shared.append(structlog.processors.ExceptionRenderer(transform))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # The access log of the HTTP server would be a line for each charge.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose events carry ``name`` as their component."""
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"tollkeeper.{name}")
+    return bound.bind(component=name)
+
+
+def counter(name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+    """A number that only grows, shown as ``tollkeeper_<name>_total``; make each one once."""
+    return Counter(name, meaning, labels, namespace="tollkeeper", registry=REGISTRY)
+
+
+def gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+    """A number that rises and falls, shown as ``tollkeeper_<name>``; make each one once."""
+    return Gauge(name, meaning, labels, namespace="tollkeeper", registry=REGISTRY)
+
+
+def histogram(name: str, meaning: str, labels: Sequence[str] = ()) -> Histogram:
+    """Durations in seconds, shown as ``tollkeeper_<name>``, so end the name in ``_seconds``."""
+    return Histogram(
+        name,
+        meaning,
+        labels,
+        namespace="tollkeeper",
+        registry=REGISTRY,
+        buckets=LATENCY_BUCKETS_SECONDS,
+    )
+
+
+def metrics_page() -> bytes:
+    """The metrics in Prometheus's text format, of the type METRICS_CONTENT_TYPE."""
+    return generate_latest(REGISTRY)
+
+
+_CHARGING_SECONDS = histogram("charging_seconds", "Time to answer a charging request, by action.", ["action"])
+_CHARGING_ANSWERS = counter("charging_answers", "Answers to charging requests.", ["action", "status"])
+
+
+def observe_charging(action: str, status: int, seconds: float) -> None:
+    """Note one answer of the charging routes: its HTTP status and the seconds it took."""
+    _CHARGING_SECONDS.labels(action).observe(seconds)
+    _CHARGING_ANSWERS.labels(action, str(status)).inc()

@@ -1,0 +1,3 @@
+"""Protocols and file formats as pure codecs: bytes to records and back."""
+
+from __future__ import annotations

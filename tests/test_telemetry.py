@@ -1,0 +1,59 @@
+"""Logs are one JSON object a line where a machine reads them, and hold no secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tollkeeper import telemetry
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_events_are_json_with_time_level_and_component(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure_logging("info", "json")
+    log = telemetry.logger("lane")
+    log.info("batch_applied", size=3)
+    log.debug("not shown")
+    logging.getLogger("library").warning("from outside")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first["event"] == "batch_applied"
+    assert (first["level"], first["component"], first["size"]) == ("info", "lane", 3)
+    assert first["timestamp"].endswith("Z")
+    assert (second["event"], second["level"]) == ("from outside", "warning")
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_traceback_shows_no_local_variables(
+    log_format: telemetry.LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry.configure_logging("info", log_format)
+    api_key = "hu" + "sh"
+    try:
+        _ = [][len(api_key)]
+    except IndexError:
+        telemetry.logger("api").exception("broken")
+    shown = capsys.readouterr().err
+    assert "IndexError" in shown
+    assert "hush" not in shown
+
+
+def test_metrics_are_named_after_the_program_and_their_unit() -> None:
+    telemetry.counter("test_things", "Things counted by a test.", ["kind"]).labels("good").inc(2)
+    telemetry.histogram("test_seconds", "Durations of a test.").observe(0.004)
+    page = telemetry.metrics_page().decode()
+    assert 'tollkeeper_test_things_total{kind="good"} 2.0' in page
+    assert 'tollkeeper_test_seconds_bucket{le="0.005"} 1.0' in page
+    assert 'tollkeeper_test_seconds_bucket{le="0.003"} 0.0' in page
