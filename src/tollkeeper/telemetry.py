@@ -8,12 +8,20 @@ terminal. Metrics are read at /metrics. Names begin with ``tollkeeper_`` and end
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -99,7 +107,14 @@ def counter(name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
 
 def gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
     """A number that rises and falls, shown as ``tollkeeper_<name>``; make each one once."""
-    return Gauge(name, meaning, labels, namespace="tollkeeper", registry=REGISTRY)
+    return Gauge(
+        name,
+        meaning,
+        labels,
+        namespace="tollkeeper",
+        registry=REGISTRY,
+        multiprocess_mode="livesum",
+    )
 
 
 def histogram(name: str, meaning: str, labels: Sequence[str] = ()) -> Histogram:
@@ -115,8 +130,16 @@ def histogram(name: str, meaning: str, labels: Sequence[str] = ()) -> Histogram:
 
 
 def metrics_page() -> bytes:
-    """The metrics in Prometheus's text format, of the type METRICS_CONTENT_TYPE."""
-    return generate_latest(REGISTRY)
+    """The metrics in Prometheus's text format, of the type METRICS_CONTENT_TYPE.
+
+    Where several processes serve, they keep their numbers in the files of
+    PROMETHEUS_MULTIPROC_DIR, and this is the sum over all of them.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 _CHARGING_SECONDS = histogram("charging_seconds", "Time to answer a charging request, by action.", ["action"])

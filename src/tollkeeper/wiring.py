@@ -11,15 +11,21 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from tollkeeper.core.records import Policy
+from tollkeeper.errors import SetupError
 from tollkeeper.gateways.kill import HttpKill, KillGateway
 from tollkeeper.jobs.timers import Timers
+from tollkeeper.servers.api.app import create_app
+from tollkeeper.servers.api.charging import ChargingApp
+from tollkeeper.servers.api.context import Services
+from tollkeeper.servers.application import Application, Parts
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.lane import Lane
-from tollkeeper.settings import Settings
+from tollkeeper.settings import Settings, load_settings
 from tollkeeper.store.charging import PostgresChargingStore
 from tollkeeper.store.db import Database
 from tollkeeper.store.embedded import EmbeddedPostgres
+from tollkeeper.telemetry import configure_logging
 
 Clock = Callable[[], datetime]
 
@@ -111,3 +117,26 @@ async def open_runtime(
         await lane.stop()
         await gateway.close()
         await database.close()
+
+
+def application(clock: Clock = system_clock) -> Application:
+    """The ASGI application of one process, by the settings: what the HTTP server's workers start.
+
+    Raises:
+        SetupError: no database URL; a private database belongs to the program that starts workers.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if settings.database_url is None:
+        raise SetupError('No database URL is set; "tollkeeper serve" starts a private database.')
+    url = settings.database_url.get_secret_value()
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[Parts]:
+        async with open_runtime(url, settings, clock=clock) as runtime:
+            services = Services(
+                runtime.database, runtime.directory, runtime.charging, runtime.clock
+            )
+            yield ChargingApp(runtime.charging, runtime.directory), create_app(services)
+
+    return Application(opening)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from tollkeeper.core.money import Rounding
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tollkeeper.core.rating import Tariff

@@ -124,16 +124,8 @@ def test_more_money_never_buys_less(tariff: Tariff, one: Decimal, other: Decimal
 def test_the_explanation_ends_in_the_same_amount(tariff: Tariff, used: int) -> None:
     told = explain_price(tariff, used)
     assert told.amount == price(tariff, used)
-    assert told.exact.quantize(told.amount, context=EXACT) is not None
-    assert naive_round(_fraction(told.exact), tariff.decimals, tariff.rounding) == price(
-        tariff, used
-    )
-
-
-def _fraction(amount: Decimal):  # type: ignore[no-untyped-def]
-    from fractions import Fraction
-
-    return Fraction(amount)
+    # The exact amount may end in a cut row of 3s or 6s, which rounds like the endless one.
+    assert naive_round(Fraction(told.exact), tariff.decimals, tariff.rounding) == told.amount
 
 
 def test_negative_money_buys_nothing_even_where_the_price_is_zero() -> None:
@@ -149,8 +141,8 @@ def test_a_zero_price_is_granted_up_to_the_limit_and_divides_by_nothing() -> Non
     assert afford(Tariff(D(0), D(0)), D(0), SECONDS_MAX * 9) == (SECONDS_MAX, D(0))
 
 
-def test_a_long_free_start_is_found_without_walking_it() -> None:
-    """Free below an hour on a card billed by the second: the search does not try 3,599 prices."""
+def test_a_long_free_start_is_granted_up_to_its_last_second() -> None:
+    """Free below an hour on a card billed by the second: the money does not reach beyond."""
     tariff = Tariff(D(60), D(60), 1, 1, free_below=3600)
     assert bought(tariff, D(1), 14_400) == 3599
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from tollkeeper.core.records import Decision, Reply, Session, Wallet
+from tollkeeper.core.records import Decision, Ending, Reply, Session, State, Wallet
 
 
 class Change(StrEnum):
@@ -46,6 +46,16 @@ class Batch(msgspec.Struct, frozen=True):
     before: dict[int, Wallet]
     after: dict[int, Wallet]
     guarded: set[int]
+
+
+def change_of(before: Session | None, decision: Decision) -> Change:
+    """What a decision does to the stored session that it was made on."""
+    after = decision.session
+    if before is None:
+        return Change.REFUSE if after.ending is Ending.REFUSED else Change.OPEN
+    if before.state is State.CLOSED:
+        return Change.LATE
+    return Change.CLOSE if after.state is State.CLOSED else Change.UPDATE
 
 
 class Answered(msgspec.Struct, frozen=True):

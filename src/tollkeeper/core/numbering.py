@@ -47,8 +47,7 @@ def normalise(raw: str, rules: DialRules = DEFAULT_RULES, *, field: str = "calle
         and len(raw) <= DIGITS_MAX
         and rules == DEFAULT_RULES
     ):
-        if not raw.startswith("011"):
-            return raw
+        return raw
     text = (
         raw.strip()
         .removeprefix("tel:")

@@ -98,14 +98,13 @@ def billed_seconds(tariff: Tariff, seconds: int) -> int:
 
 def _exact_sixtieths(tariff: Tariff, billed: int) -> Decimal:
     """Sixty times the usage price of ``billed`` seconds, exact (no division yet)."""
-    first = tariff.first_interval
-    total = (
-        tariff.connect_fee * SIXTY
-        + tariff.first_price * first
-        + tariff.next_price * (billed - first)
-    )
+    # The usual 28 digits would not hold the largest prices times a long call.
+    first, times, plus = tariff.first_interval, EXACT.multiply, EXACT.add
+    total = plus(times(tariff.first_price, first), times(tariff.next_price, billed - first))
+    if tariff.connect_fee:
+        total = plus(total, times(tariff.connect_fee, SIXTY))
     if tariff.surcharge:
-        total += tariff.surcharge * billed
+        total = plus(total, times(tariff.surcharge, billed))
     return total
 
 
@@ -115,11 +114,10 @@ def price(tariff: Tariff, seconds: int) -> Decimal:
         exact = tariff.attempt_fee
     else:
         usage = EXACT.divide(_exact_sixtieths(tariff, billed_seconds(tariff, seconds)), SIXTY)
-        if usage < tariff.minimum:
-            usage = tariff.minimum
+        usage = max(usage, tariff.minimum)
         if tariff.cap is not None and usage > tariff.cap:
             usage = tariff.cap
-        exact = usage + tariff.attempt_fee
+        exact = EXACT.add(usage, tariff.attempt_fee)
     return round_money(exact, tariff.decimals, tariff.rounding)
 
 
@@ -145,7 +143,10 @@ def explain_price(tariff: Tariff, seconds: int) -> Price:
     if tariff.cap is not None and exact > tariff.cap:
         exact, note = tariff.cap, f"({note}), capped at {tariff.cap}"
     if tariff.attempt_fee:
-        exact, note = exact + tariff.attempt_fee, f"{note} + attempt fee {tariff.attempt_fee}"
+        exact, note = (
+            EXACT.add(exact, tariff.attempt_fee),
+            f"{note} + attempt fee {tariff.attempt_fee}",
+        )
     return Price(seconds, billed, exact, amount, note)
 
 
@@ -194,4 +195,9 @@ def _steps_estimate(tariff: Tariff, money: Decimal, steps_max: int) -> int:
     left = (floor + slack - tariff.attempt_fee) * SIXTY - _exact_sixtieths(
         tariff, tariff.first_interval
     )
-    return max(0, min(steps_max, int(left // per_step)))
+    steps = max(0, int(left // per_step))
+    if tariff.free_below > tariff.first_interval:
+        # Up to the last free second nothing is paid, whatever the money.
+        free = (tariff.free_below - 1 - tariff.first_interval) // tariff.next_interval
+        steps = max(steps, free)
+    return min(steps_max, steps)

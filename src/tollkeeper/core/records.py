@@ -294,7 +294,7 @@ class Decision(msgspec.Struct, frozen=True):
     guarded: bool = False
 
 
-def enrol(wallet: Wallet, decision: Decision, second: int, opens: bool) -> Wallet:
+def enrol(wallet: Wallet, decision: Decision, *, second: int, opens: bool) -> Wallet:
     """Return the wallet as it will be after the decision (amounts, live sessions, calls per second)."""
     credited, debited, held, live = wallet.credited, wallet.debited, wallet.held, wallet.live
     version, cps_second, cps_count = wallet.version, wallet.cps_second, wallet.cps_count
@@ -305,11 +305,10 @@ def enrol(wallet: Wallet, decision: Decision, second: int, opens: bool) -> Walle
             if opens and hold.live > 0:
                 cps_count = cps_count + 1 if cps_second == second else 1
                 cps_second = second
-    from_wallet = _debits_wallet
     for posting in decision.postings:
         if posting.wallet_id == wallet.id:
             version += 1
-            if from_wallet(posting):
+            if LEGAL[posting.code][0] is Account.WALLET:
                 debited += posting.amount
             else:
                 credited += posting.amount
@@ -317,7 +316,3 @@ def enrol(wallet: Wallet, decision: Decision, second: int, opens: bool) -> Walle
         wallet.id, wallet.party_id, wallet.currency, credited, debited, held, wallet.credit_limit,
         live, cps_second, cps_count, wallet.parked, version, wallet.stamp,
     )  # fmt: skip
-
-
-def _debits_wallet(posting: Posting) -> bool:
-    return LEGAL[posting.code][0] is Account.WALLET

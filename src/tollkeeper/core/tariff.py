@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tollkeeper.core.rating import Tariff
 
@@ -38,6 +38,9 @@ class RateRow:
         if self.valid_from is not None and at < self.valid_from:
             return False
         return self.valid_to is None or at < self.valid_to
+
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 class PrefixTable:
@@ -92,7 +95,7 @@ class PrefixTable:
 
 
 def _newest_first(row: RateRow) -> tuple[bool, datetime]:
-    return (row.valid_from is not None, row.valid_from or datetime.min)
+    return (row.valid_from is not None, row.valid_from or _BEGINNING)
 
 
 def _choose(held: RateRow | tuple[RateRow, ...], at: datetime) -> RateRow | None:

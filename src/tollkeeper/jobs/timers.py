@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from tollkeeper.core.records import Expire
-from tollkeeper.errors import Busy, TollkeeperError
+from tollkeeper.core.records import Expire, Kill
+from tollkeeper.errors import Busy, Conflict, TollkeeperError
 from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
 from tollkeeper.store import outbox
 from tollkeeper.store.db import Connection, Database
-from tollkeeper.store.sessions import due_to_expire
+from tollkeeper.store.sessions import due_to_expire, to_kill
 
 EXPIRE_BATCH = 500
 OUTBOX_BATCH = 20
@@ -48,6 +48,7 @@ class Timers:
         """Begin; ``tick`` is the pause in seconds between looks for due sessions and messages."""
         self._tasks = [
             asyncio.create_task(_every(tick, self.expire_due), name="expire"),
+            asyncio.create_task(_every(tick, self.kill_suspended), name="kill"),
             asyncio.create_task(_every(tick, self.deliver_due), name="outbox"),
             asyncio.create_task(_every(3600.0, self.keep_house), name="housekeeping"),
         ]
@@ -71,6 +72,19 @@ class Timers:
         if failures:
             _log.warning("expire.failed", sessions=len(failures), first=str(failures[0]))
         return len(keys) == EXPIRE_BATCH and not failures
+
+    async def kill_suspended(self) -> bool:
+        """End the calls of parties that were suspended with their calls; True when there may be more."""
+        async with self._database.read() as connection:
+            keys = await to_kill(connection, EXPIRE_BATCH)
+        for key in keys:
+            try:
+                await self._lane.submit(
+                    Kill(key, "suspended"), "kill=suspended", b'{"type":"kill","why":"suspended"}'
+                )
+            except Conflict:
+                continue  # it ended in the meantime
+        return len(keys) == EXPIRE_BATCH
 
     async def deliver_due(self) -> bool:
         """Deliver what the outbox holds, at least once; True when there may be more.

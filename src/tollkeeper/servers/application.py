@@ -50,7 +50,7 @@ class Application:
         try:
             opening = self.running()
             await opening.__aenter__()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the server prints it and ends
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})

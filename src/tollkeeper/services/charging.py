@@ -164,7 +164,7 @@ class Charging:
     async def kill(self, *, switch: str, session_id: str, why: str) -> tuple[Reply, bool]:
         """Ask for the end of a live session; its switch is told through the outbox."""
         return await self._lane.submit(
-            Kill(f"{switch}/{session_id}", why), "kill", _encode({"type": "kill", "why": why})
+            Kill(f"{switch}/{session_id}", why), f"kill={why}", _encode({"type": "kill", "why": why})
         )
 
     async def quote(

@@ -39,6 +39,12 @@ _reply_decoder = msgspec.json.Decoder(Reply)
 # Answers of the database that mean "decide again": ours, and what races and deadlocks give.
 _STALE = frozenset({"TK001", "TK002", "23505", "40001", "40P01"})
 STATEMENT_SECONDS = 5.0
+_LANE_OPTIONS = (
+    f"{OPTIONS} -c statement_timeout=5s -c lock_timeout=3s -c plan_cache_mode=force_generic_plan "
+    # Everything here is found by key. Plans are made once, maybe while the tables are empty and a
+    # scan looks cheap; these keep them on the indexes when the tables have grown.
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+)
 
 
 class PostgresChargingStore:
@@ -65,7 +71,7 @@ class PostgresChargingStore:
                 prepare_threshold=1,
                 row_factory=dict_row,
                 connect_timeout=5,
-                options=f"{OPTIONS} -c statement_timeout=5s -c lock_timeout=3s -c plan_cache_mode=force_generic_plan",
+                options=_LANE_OPTIONS,
             )
         except psycopg.OperationalError as error:
             raise StoreAway("the database cannot be reached") from error
@@ -140,7 +146,7 @@ class PostgresChargingStore:
             StoreAway: the database does not answer; whether it was written is unknown.
         """
         async with self._guarded() as connection:
-            await self._apply(connection, batch)
+            await self.apply_within(connection, batch)
 
     @asynccontextmanager
     async def locked(self, ids: Sequence[int]) -> AsyncIterator[LockedUnit]:
@@ -149,7 +155,8 @@ class PostgresChargingStore:
             wallets = await _read_wallets(connection, _SQL["wallets_locked"], ids)
             yield LockedUnit(wallets, self, connection)
 
-    async def _apply(self, connection: AsyncConnection[DictRow], batch: Batch) -> None:
+    async def apply_within(self, connection: AsyncConnection[DictRow], batch: Batch) -> None:
+        """Write a batch in whatever transaction the connection is in."""
         for written in batch.written:
             for posting in written.decision.postings:
                 await self._know_account(connection, written.decision.session, posting)
@@ -210,7 +217,7 @@ class LockedUnit:
 
     async def apply(self, batch: Batch) -> None:
         """Write the batch within the transaction that holds the wallets."""
-        await self._store._apply(self._connection, batch)
+        await self._store.apply_within(self._connection, batch)
 
 
 async def _read_wallets(

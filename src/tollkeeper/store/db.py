@@ -70,6 +70,15 @@ class Database:
                 "the database does not answer; try again in a moment", code="database_away"
             ) from error
 
+    async def ping(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            Busy: it gives none.
+        """
+        async with self.read() as connection:
+            await connection.execute("SELECT 1")
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Connection]:
         """A connection in one transaction: commits when the block ends, rolls back when it raises.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -9,11 +10,12 @@ from uuid import UUID
 
 import msgspec
 
-from tollkeeper.core.records import Session
+from tollkeeper.core.records import Reply, Session
 from tollkeeper.store.db import Connection, queries
 
 _SQL = queries("sessions")
 _decode = msgspec.json.Decoder(Session).decode
+_decode_reply = msgspec.json.Decoder(Reply).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +93,28 @@ async def read_entries(connection: Connection, session_id: str) -> list[StoredEn
 async def due_to_expire(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Keys of live sessions whose time is over, the longest overdue first."""
     rows = await (await connection.execute(_SQL["due_to_expire"], (now, limit))).fetchall()
+    return [row["key"] for row in rows]
+
+
+async def to_kill(connection: Connection, limit: int) -> list[str]:
+    """Keys of live sessions of suspended parties whose calls are to be ended."""
+    rows = await (await connection.execute(_SQL["to_kill"], (limit,))).fetchall()
+    return [row["key"] for row in rows]
+
+
+def reply_of(message: StoredMessage) -> Reply:
+    """The answer that a message got."""
+    return _decode_reply(message.reply)
+
+
+async def read_party_codes(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
+    """The codes of parties by their ids."""
+    rows = await (await connection.execute(_SQL["party_codes"], (list(ids),))).fetchall()
+    return {row["id"]: row["code"] for row in rows}
+
+
+async def find_keys(connection: Connection, session_id: str) -> list[str]:
+    """Keys under which any switch that has an API key knows this session id."""
+    values = {"id": session_id}
+    rows = await (await connection.execute(_SQL["keys_of_id"], values)).fetchall()
     return [row["key"] for row in rows]

@@ -196,7 +196,7 @@ class ChargingApp:
         except TollkeeperError as error:
             status, content = problem_of(error)
             kind, retry = PROBLEM_TYPE.encode(), status == 503
-        except Exception:
+        except Exception:  # noqa: BLE001 - a caller gets an answer whatever happens here
             _log.exception("charging.failed", action=action)
             status, kind = 500, PROBLEM_TYPE.encode()
             content = problem(
@@ -254,7 +254,7 @@ class ChargingApp:
                 requested_seconds=request.requested_seconds,
                 start_expected=request.start_expected,
             )
-            return _encoder.encode(_answer(reply, session_id, repeated))
+            return _encoder.encode(_answer(reply, session_id, repeated=repeated))
         if _session_id.fullmatch(session_id) is None:
             raise NotFound("no session has such an id", code="unknown_session")
         if action == "kill":
@@ -280,7 +280,7 @@ class ChargingApp:
                 request_id=request.request_id,
                 cause=request.cause,
             )
-        return _encoder.encode(_answer(reply, session_id, repeated))
+        return _encoder.encode(_answer(reply, session_id, repeated=repeated))
 
     async def _to_kill(self, key: ApiKey, session_id: str) -> tuple[str, str]:
         """An operator (scope manage) names a session of any switch by its own id; a switch only its own."""
@@ -340,7 +340,7 @@ def _used(request: Any) -> int:
     return used
 
 
-def _answer(reply: Reply, session_id: str, repeated: bool) -> SessionAnswer:
+def _answer(reply: Reply, session_id: str, *, repeated: bool) -> SessionAnswer:
     meaning = MEANINGS[reply.reason]
     return SessionAnswer(
         outcome=reply.outcome.value,

@@ -27,13 +27,18 @@ CREATE TABLE rate_version (
     rows_stored    integer NOT NULL,
     rows_refused   integer NOT NULL,
     rows_repeated  integer NOT NULL DEFAULT 0,
+    rows_closing   integer NOT NULL DEFAULT 0,
     row_count      integer NOT NULL,
     summary        jsonb NOT NULL DEFAULT '{}',
     created_by     text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT now(),
     activated_at   timestamptz,
     retired_at     timestamptz,
-    UNIQUE (card_id, version)
+    -- The version that was active until this one was activated: what a roll back returns to.
+    replaced_version  integer,
+    UNIQUE (card_id, version),
+    -- No row of a sheet is lost: each was stored, refused, repeated another or closed a code.
+    CHECK (rows_in = rows_stored + rows_refused + rows_repeated + rows_closing)
 );
 CREATE UNIQUE INDEX rate_version_one_active ON rate_version (card_id) WHERE status = 'active';
 
@@ -57,16 +62,33 @@ CREATE TABLE rate_row (
     valid_to        timestamptz,
     PRIMARY KEY (version_id, row_no)
 );
+CREATE INDEX rate_row_prefix ON rate_row (version_id, prefix COLLATE "C");
 
 CREATE TABLE rate_refusal (
     version_id  bigint NOT NULL REFERENCES rate_version ON DELETE RESTRICT,
+    seq         integer NOT NULL,
     line        integer NOT NULL,
     field       text NOT NULL,
     value       text NOT NULL,
     reason      text NOT NULL,
-    raw         text NOT NULL
+    raw         text NOT NULL,
+    PRIMARY KEY (version_id, seq)
 );
-CREATE INDEX rate_refusal_version ON rate_refusal (version_id, line);
+
+-- What a version changes against its base, the unchanged rows left out; seq puts first what a
+-- person should look at first. Prices are those of a call of 60 seconds, fees included.
+CREATE TABLE rate_change (
+    version_id   bigint NOT NULL REFERENCES rate_version ON DELETE RESTRICT,
+    seq          integer NOT NULL,
+    status       text NOT NULL,
+    prefix       text NOT NULL,
+    destination  text NOT NULL,
+    effective    timestamptz,
+    old_price    numeric,
+    new_price    numeric,
+    suspicious   boolean NOT NULL,
+    PRIMARY KEY (version_id, seq)
+);
 
 CREATE TABLE rate_plan_card (
     plan_id   bigint NOT NULL REFERENCES rate_plan ON DELETE RESTRICT,

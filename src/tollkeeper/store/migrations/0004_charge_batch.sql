@@ -21,6 +21,7 @@ CREATE FUNCTION charge_batch_v1(
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     n integer;
+    today date := (batch_at AT TIME ZONE 'UTC')::date;
 BEGIN
     IF cardinality(w_id) > 0 THEN
         SELECT count(*) INTO n FROM (
@@ -40,8 +41,9 @@ BEGIN
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(o_id) OR EXISTS (
-            SELECT FROM closed_session s
-            WHERE s.opened_day >= (batch_at AT TIME ZONE 'UTC')::date - 1 AND s.key = ANY (o_key)
+            SELECT FROM unnest(o_key) AS o(key) JOIN closed_session s ON s.key = o.key AND s.opened_day = today
+        ) OR EXISTS (
+            SELECT FROM unnest(o_key) AS o(key) JOIN closed_session s ON s.key = o.key AND s.opened_day = today - 1
         ) THEN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
         END IF;
@@ -67,10 +69,12 @@ BEGIN
             RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
         END IF;
         IF 0 = ANY (x_version) AND (
-            EXISTS (SELECT FROM live_session s WHERE s.key = ANY (x_key))
+            EXISTS (SELECT FROM unnest(x_key) AS x(key) JOIN live_session s ON s.key = x.key)
             OR EXISTS (
-                SELECT FROM closed_session s
-                WHERE s.opened_day >= (batch_at AT TIME ZONE 'UTC')::date - 1 AND s.key = ANY (x_key)
+                SELECT FROM unnest(x_key) AS x(key) JOIN closed_session s ON s.key = x.key AND s.opened_day = today
+            )
+            OR EXISTS (
+                SELECT FROM unnest(x_key) AS x(key) JOIN closed_session s ON s.key = x.key AND s.opened_day = today - 1
             )
         ) THEN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
@@ -100,7 +104,7 @@ BEGIN
     IF cardinality(e_wallet) > 0 THEN
         INSERT INTO entry (day, at, code, debit_account, credit_account, amount, currency,
                            wallet_id, wallet_version, balance_after, session_id, leg)
-        SELECT (batch_at AT TIME ZONE 'UTC')::date, batch_at, code, debit, credit, amount, currency,
+        SELECT today, batch_at, code, debit, credit, amount, currency,
                wallet, version, balance, session, leg
         FROM unnest(e_code, e_debit, e_credit, e_amount, e_currency, e_wallet, e_version, e_balance, e_session, e_leg)
             AS e(code, debit, credit, amount, currency, wallet, version, balance, session, leg);

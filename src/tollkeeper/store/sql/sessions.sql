@@ -30,3 +30,19 @@ WHERE e.session_id = %s::uuid ORDER BY e.id
 
 -- name: due_to_expire
 SELECT key FROM live_session WHERE expires_at <= %s ORDER BY expires_at LIMIT %s
+
+-- name: to_kill
+SELECT s.key FROM live_session s JOIN party p ON p.id = s.party_id
+WHERE p.status = 'suspended' AND p.kill_on_suspend AND s.body->>'kill' IS NULL
+LIMIT %s
+
+-- name: party_codes
+SELECT id, code FROM party WHERE id = ANY (%s::bigint[])
+
+-- name: keys_of_id
+WITH name AS (
+    SELECT DISTINCT switch || '/' || %(id)s AS key FROM api_key
+)
+SELECT key FROM name WHERE EXISTS (SELECT FROM live_session s WHERE s.key = name.key)
+    OR EXISTS (SELECT FROM closed_session s WHERE s.key = name.key)
+ORDER BY key

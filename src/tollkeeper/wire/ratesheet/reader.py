@@ -23,6 +23,7 @@ from tollkeeper.wire.ratesheet.values import join_names, sniff_decimal
 
 _SAMPLE = 2_000
 _RAW_MAX = 500
+_LIST_LONG = 200
 _DEFAULT = SheetOptions()
 
 _Key = tuple[str, datetime | None]
@@ -150,6 +151,7 @@ class _Reading:
             "1" if layout.nanp and options.prefix_add is None else ""
         )
         self._free = 0
+        self._listed = 0
 
     def run(self, stream: Iterator[Record]) -> None:
         """Read every record; then say what a person should know."""
@@ -159,6 +161,7 @@ class _Reading:
         lowest = "2" if self._layout.nanp else "1"
         lead, longest = self._lead, PREFIX_MAX - len(self._lead)
         terms_of, name_of, take = self._terms_of, self._name_of, self._take
+        rows_max = self._options.rows_max
         for line, raw, found, problem in stream:
             cells = found if len(found) == width else self._fit(line, raw, found, problem)
             if not cells:
@@ -187,13 +190,10 @@ class _Reading:
             sheet.lines += 1
             sheet.expanded += len(codes) - 1
             self._free += terms.free
+            if sheet.lines + sheet.expanded > rows_max:
+                raise self._too_many()
             for prefix in codes:
                 take(line, raw, prefix, name, terms)
-            if len(sheet.rows) > self._options.rows_max:
-                raise InvalidInput(
-                    f"The sheet has more than {self._options.rows_max:,} codes.",
-                    code="file_too_large",
-                )
         self._close()
 
     def _fit(self, line: int, raw: str, cells: list[str], problem: str) -> list[str]:
@@ -217,6 +217,11 @@ class _Reading:
         self, cells: list[str], country_at: int | None, end_at: int | None
     ) -> tuple[str, ...]:
         code = cells[self._layout.at["prefix"]]
+        if len(code) > _LIST_LONG:
+            # Long lists that end in a refusal add no rows, and would else be work without bound.
+            self._listed += len(code)
+            if self._listed > self._options.rows_max * 10:
+                raise self._too_many()
         end = cells[end_at].strip() if end_at is not None else ""
         if end:
             code = f"{code.strip()}-{end}"
@@ -225,6 +230,11 @@ class _Reading:
             raise CellProblem("country_prefix", "", "the country code is missing")
         return read_codes(
             code, country=country, add=self._options.prefix_add, nanp=self._layout.nanp
+        )
+
+    def _too_many(self) -> InvalidInput:
+        return InvalidInput(
+            f"The sheet has more than {self._options.rows_max:,} codes.", code="file_too_large"
         )
 
     def _terms_of(self, cells: list[str]) -> Terms:

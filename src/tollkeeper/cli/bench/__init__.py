@@ -1,0 +1,1 @@
+"""``tollkeeper bench``: measure the promises on this machine, beside a baseline, into bench.json."""

@@ -1,0 +1,109 @@
+"""The engine in process: authorise and stop through the charging service, durable, client included."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tollkeeper.core.records import Outcome
+from tollkeeper.services.charging import Charging
+
+Operation = Callable[[int], Awaitable[None]]
+NUMBERS = (
+    "447700900123",
+    "4915112345678",
+    "33612345678",
+    "923001234567",
+    "12125550123",
+    "8613800138000",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Operations per second and latencies in milliseconds."""
+
+    operations: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_second(self) -> float:
+        """Operations per second."""
+        return self.operations / self.seconds
+
+
+def _measure(latencies: list[float], seconds: float) -> Measured:
+    latencies.sort()
+    middle, high = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
+    return Measured(len(latencies), seconds, middle * 1000, high * 1000)
+
+
+class Calls:
+    """Calls against the charging service: one authorise, one stop, each timed by itself."""
+
+    def __init__(self, charging: Charging, wallets: int, run: str) -> None:
+        self._charging = charging
+        self._wallets = wallets
+        self._run = run
+        self._count = itertools.count()
+        self.latencies: list[float] = []
+
+    async def call(self) -> None:
+        """One whole call: two durable operations."""
+        number = next(self._count)
+        party = f"bench-{number % self._wallets + 1}"
+        session_id = f"{self._run}-{number}"
+        began = time.perf_counter()
+        reply, _ = await self._charging.authorise(
+            switch="bench",
+            session_id=session_id,
+            party=party,
+            called=NUMBERS[number % len(NUMBERS)],
+        )
+        middle = time.perf_counter()
+        if reply.outcome is not Outcome.GRANTED:
+            raise RuntimeError(f"the benchmark's call was refused: {reply.reason}")
+        await self._charging.stop(switch="bench", session_id=session_id, used_ms=42_000)
+        end = time.perf_counter()
+        self.latencies += (middle - began, end - middle)
+
+
+async def closed_loop(calls: Calls, clients: int, seconds: float) -> Measured:
+    """``clients`` callers, each starting its next call when the last one is settled."""
+
+    async def client(until: float) -> None:
+        while time.perf_counter() < until:
+            await calls.call()
+
+    await asyncio.gather(
+        *(client(time.perf_counter() + min(1.0, seconds / 4)) for _ in range(clients))
+    )
+    calls.latencies.clear()
+    began = time.perf_counter()
+    await asyncio.gather(*(client(began + seconds) for _ in range(clients)))
+    return _measure(calls.latencies, time.perf_counter() - began)
+
+
+async def open_loop(calls: Calls, operations_per_second: float, seconds: float) -> Measured:
+    """Calls arrive at random (Poisson) at the given rate, whether earlier ones are answered or not."""
+    random_ = random.Random(7)  # noqa: S311 - arrivals that can be repeated, no secrets
+    tasks: set[asyncio.Task[None]] = set()
+    calls.latencies.clear()
+    began = due = time.perf_counter()
+    while due < began + seconds:
+        # Two operations a call.
+        due += random_.expovariate(operations_per_second / 2)
+        delay = due - time.perf_counter()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        task = asyncio.create_task(calls.call())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return _measure(calls.latencies, time.perf_counter() - began)

@@ -1,0 +1,292 @@
+"""The run of the benchmarks: a private PostgreSQL with production settings, one figure after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import uvloop
+from cyclopts import App
+from rich.console import Console
+
+from tollkeeper.cli.bench.baseline import baseline
+from tollkeeper.cli.bench.engine import NUMBERS, Calls, Measured, closed_loop, open_loop
+from tollkeeper.cli.bench.http import http_load
+from tollkeeper.cli.bench.rates import import_200k, lookup_microseconds
+from tollkeeper.core.records import Offer, Pin, Role
+from tollkeeper.core.tariff import find_rate
+from tollkeeper.errors import SetupError
+from tollkeeper.services.keys import create_key
+from tollkeeper.services.parties import create_plan
+from tollkeeper.services.verify import verify
+from tollkeeper.settings import Settings, load_settings
+from tollkeeper.store.bench import seed_parties, slow_commits
+from tollkeeper.store.db import Database
+from tollkeeper.store.embedded import EmbeddedPostgres, create_database
+from tollkeeper.store.migrate import migrate
+from tollkeeper.store.parties import PlanCard
+from tollkeeper.telemetry import configure_logging
+from tollkeeper.wiring import Runtime, new_id, open_runtime, system_clock
+
+app = App(name="bench", help="Measure this machine against the promises; writes bench.json.")
+
+WALLETS = 1000
+MONEY = Decimal(1_000_000)
+CLIENTS = (1, 16, 64, 256)
+SLOW_COMMIT_MICROSECONDS = 4000
+
+Figures = dict[str, object]
+
+
+@app.default
+def bench(*, seconds: float = 5.0, output: Path = Path("bench.json")) -> None:
+    """Run all benchmarks: about two minutes with the default of ``seconds`` for each figure."""
+    configure_logging("warning", "text")
+    console = Console()
+    folder = Path(tempfile.mkdtemp(prefix="tollkeeper-bench-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres.start(folder)
+    figures: Figures = {"machine": _machine()}
+    try:
+        uvloop.run(_all(server.url, load_settings(), seconds, figures, console))
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(f"written to {output}")
+
+
+def _machine() -> Figures:
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def _note(figures: Figures, console: Console, name: str, value: float, unit: str = "") -> None:
+    figures[name] = round(value, 3)
+    console.print(f"{name:<34} {value:>12,.2f} {unit}")
+
+
+def _note_run(figures: Figures, console: Console, name: str, measured: Measured) -> None:
+    figures[name] = {
+        "ops_per_s": round(measured.per_second),
+        "p50_ms": round(measured.p50_ms, 2),
+        "p99_ms": round(measured.p99_ms, 2),
+    }
+    console.print(
+        f"{name:<34} {measured.per_second:>12,.0f} ops/s   p50 {measured.p50_ms:7.2f} ms   p99 {measured.p99_ms:7.2f} ms"
+    )
+
+
+async def _all(
+    url: str, settings: Settings, seconds: float, figures: Figures, console: Console
+) -> None:
+    _note(
+        figures, console, "lookup_us", lookup_microseconds(), "us, prefix and price among 300,000"
+    )
+    main_url, baseline_url = create_database(url, "bench"), create_database(url, "baseline")
+    migrate(main_url)
+    await _prepare(main_url, figures, console)
+    await _engine(main_url, settings, seconds, figures, console)
+    migrate(baseline_url)
+    await _baseline(baseline_url, main_url, settings, seconds, figures, console)
+    await _slow(main_url, settings, seconds, figures, console)
+    await _http(main_url, seconds, figures, console)
+    await _books(main_url, figures, console)
+
+
+async def _prepare(url: str, figures: Figures, console: Console) -> None:
+    """A card of 200,000 rows, a plan on it, a thousand funded customers."""
+    database = Database(url)
+    await database.open()
+    imported = await import_200k(database)
+    _note(
+        figures,
+        console,
+        "import_200k_s",
+        imported.import_seconds,
+        "s, 200,000 rows imported and active",
+    )
+    _note(
+        figures,
+        console,
+        "compile_200k_s",
+        imported.compile_seconds,
+        "s, read and compiled by a process",
+    )
+    _note(figures, console, "compiled_200k_mib", imported.megabytes, "MiB in each process")
+    await create_plan(
+        database, code="bench", name="Bench", cards=[PlanCard(card="bench")], actor="bench"
+    )
+    async with database.write() as connection:
+        await seed_parties(connection, WALLETS, MONEY)
+    await database.close()
+
+
+async def _engine(
+    url: str, settings: Settings, seconds: float, figures: Figures, console: Console
+) -> None:
+    for wallets, name in ((1, "hot"), (WALLETS, "1000")):
+        for clients in CLIENTS:
+            async with open_runtime(url, settings) as runtime:
+                measured = await closed_loop(
+                    _calls(runtime, wallets, f"{name}{clients}"), clients, seconds
+                )
+            _note_run(figures, console, f"engine_{name}_{clients}", measured)
+            if (wallets, clients) == (1, 256):
+                figures["engine_ops_per_s_hot_256"] = round(measured.per_second)
+            if (wallets, clients) == (1, 16):
+                figures["engine_p99_ms_hot_16"] = round(measured.p99_ms, 2)
+    async with open_runtime(url, settings, optimistic=False) as runtime:
+        measured = await closed_loop(_calls(runtime, 1, "locked"), 256, seconds)
+    _note_run(figures, console, "engine_hot_256_locked_rows", measured)
+    async with open_runtime(url, settings) as runtime:
+        half = _figure(figures, "engine_1000_256") / 2
+        measured = await open_loop(_calls(runtime, WALLETS, "open"), half, seconds)
+    _note_run(figures, console, "engine_open_loop_half", measured)
+
+
+def _figure(figures: Figures, name: str) -> float:
+    run = figures[name]
+    assert isinstance(run, dict)
+    return float(run["ops_per_s"])
+
+
+def _calls(runtime: Runtime, wallets: int, run: str) -> Calls:
+    return Calls(runtime.charging, wallets, f"{run}-{new_id()}")
+
+
+async def _baseline(
+    url: str, priced_by: str, settings: Settings, seconds: float, figures: Figures, console: Console
+) -> None:
+    """The same calls as ordinary transactions on the same schema, on one hot wallet."""
+    async with open_runtime(priced_by, settings, jobs=False) as runtime:
+        entry = runtime.directory.party("bench-1")
+        assert entry.plan_id is not None
+        match = find_rate(
+            runtime.directory.cards_of(entry.plan_id, "voice"), NUMBERS[0], system_clock()
+        )
+        assert match is not None
+    pin = Pin(
+        match.card.card_id,
+        "bench",
+        1,
+        match.row.row_id,
+        match.row.prefix,
+        "bench",
+        "USD",
+        match.row.tariff,
+    )
+    database = Database(url, size=16)
+    await database.open()
+    await create_plan(database, code="bench", name="Bench", cards=[], actor="bench")
+    async with database.write() as connection:
+        await seed_parties(connection, 1, MONEY)
+    async with open_runtime(url, settings, jobs=False) as runtime:
+        entry = runtime.directory.party("bench-1")
+    offers = [Offer(Role.CUSTOMER, entry.id, entry.wallets["USD"], pin)]
+    for clients in (16, 256):
+        measured = await baseline(
+            database,
+            offers,
+            clock=system_clock,
+            new_id=new_id,
+            clients=clients,
+            seconds=seconds,
+            run=f"b{clients}",
+        )
+        _note_run(figures, console, f"baseline_hot_{clients}", measured)
+    await database.close()
+    ratio = _figure(figures, "engine_hot_256") / _figure(figures, "baseline_hot_256")
+    _note(figures, console, "engine_vs_baseline_hot", ratio, "times the baseline, 256 in flight")
+
+
+async def _slow(
+    url: str, settings: Settings, seconds: float, figures: Figures, console: Console
+) -> None:
+    """The engine with commits 4 ms slower, as on a slower disk."""
+    database = Database(url)
+    await database.open()
+    async with database.read() as connection:
+        await slow_commits(connection, SLOW_COMMIT_MICROSECONDS)
+    async with open_runtime(url, settings) as runtime:
+        measured = await closed_loop(_calls(runtime, 1, "slow"), 256, seconds)
+    _note_run(figures, console, "engine_hot_256_commit_4ms_slower", measured)
+    async with database.read() as connection:
+        await slow_commits(connection, 0)
+    await database.close()
+
+
+async def _http(url: str, seconds: float, figures: Figures, console: Console) -> None:
+    """A real server process on loopback; the client shares the machine with it and the database."""
+    database = Database(url)
+    await database.open()
+    key = await create_key(database, name="bench", scopes=["charge"], switch="bench", actor="bench")
+    await database.close()
+    with _server(url) as port:
+        for connections in (16, 64):
+            measured = await http_load(
+                host="127.0.0.1", port=port, token=key.secret, connections=connections,
+                seconds=seconds, wallets=WALLETS, run=f"h{connections}",
+            )  # fmt: skip
+            _note_run(figures, console, f"http_{connections}", measured)
+    figures["http_ops_per_s"] = max(round(_figure(figures, f"http_{n}")) for n in (16, 64))
+
+
+@contextmanager
+def _server(url: str) -> Iterator[int]:
+    """``tollkeeper serve`` in a process of its own, answering when the block begins."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "tollkeeper.cli.main", "serve", "--port", str(port)]
+    environment = {**os.environ, "TOLLKEEPER_DATABASE_URL": url, "TOLLKEEPER_LOG_LEVEL": "warning"}
+    process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own program
+    try:
+        _wait_until_up(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise SetupError("the server for the HTTP benchmark did not start")
+
+
+async def _books(url: str, figures: Figures, console: Console) -> None:
+    """Speed is worth nothing if the books are wrong: prove them after the load."""
+    database = Database(url)
+    await database.open()
+    began = time.perf_counter()
+    report = await verify(database)
+    await database.close()
+    figures["findings_after_load"] = len(report.findings)
+    _note(
+        figures,
+        console,
+        "verify_s",
+        time.perf_counter() - began,
+        f"s, {len(report.findings)} findings",
+    )

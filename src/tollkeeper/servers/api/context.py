@@ -1,0 +1,35 @@
+"""What the routes work with: built once by wiring, handed to the app's factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from tollkeeper.services.charging import Charging
+    from tollkeeper.services.directory import Directory
+    from tollkeeper.store.db import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The use cases' dependencies in one process; ``clock`` gives the time in UTC."""
+
+    database: Database
+    directory: Directory
+    charging: Charging
+    clock: Callable[[], datetime]
+
+
+def services_of(request: Request) -> Services:
+    """Return what the app was made with."""
+    services: Services = request.app.state.services
+    return services
+
+
+Context = Annotated[Services, Depends(services_of)]
+"""The type of a route's argument that receives the services."""

@@ -1,0 +1,49 @@
+"""Routes of API keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from tollkeeper.servers.api import schemas
+from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, actor_of
+from tollkeeper.servers.api.context import Context
+from tollkeeper.services import keys
+
+router = APIRouter(prefix="/v1/keys", dependencies=DOCUMENTED, tags=["keys"])
+
+
+@router.post("", status_code=201)
+async def create_key(body: schemas.NewKeyIn, context: Context, key: ManageKey) -> schemas.NewKeyOut:
+    """Make an API key. Its secret is in this answer and nowhere else."""
+    new = await keys.create_key(
+        context.database,
+        name=body.name,
+        scopes=body.scopes,
+        switch=body.switch,
+        actor=actor_of(key),
+    )
+    return schemas.NewKeyOut.model_validate(
+        {**schemas.KeyOut.fields_of(new.key), "secret": new.secret}
+    )
+
+
+@router.get("")
+async def list_keys(
+    context: Context, _: ManageKey, limit: schemas.PageLimit = 100, after: schemas.AfterNumber = 0
+) -> schemas.KeyList:
+    """List API keys, revoked ones too, without their secrets."""
+    found = await keys.list_keys(context.database, after=after, limit=limit + 1)
+    items = [schemas.KeyOut.of(key) for key in found[:limit]]
+    return schemas.KeyList(items=items, next=items[-1].id if len(found) > limit else None)
+
+
+@router.delete("/{id}", status_code=204)
+async def revoke_key(
+    id_: Annotated[int, Path(alias="id", ge=1, le=schemas.ID_MAX)],
+    context: Context,
+    key: ManageKey,
+) -> None:
+    """End an API key at once; doing it again changes nothing."""
+    await keys.revoke_key(context.database, id_, actor=actor_of(key), own_id=key.id)

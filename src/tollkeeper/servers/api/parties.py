@@ -1,0 +1,145 @@
+"""Routes of parties and of the plans they are sold by."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from tollkeeper.core.records import Wallet
+from tollkeeper.servers.api import schemas
+from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, ReadKey, actor_of
+from tollkeeper.servers.api.context import Context
+from tollkeeper.servers.api.replay import OptionalKey, digest_of_body, response
+from tollkeeper.services import parties, wallets
+from tollkeeper.services.idempotency import Answer, run_once
+from tollkeeper.services.parties import Page
+from tollkeeper.store.db import Connection
+
+router = APIRouter(prefix="/v1", dependencies=DOCUMENTED)
+
+
+@router.post("/parties", status_code=201, response_model=schemas.PartyWithWallets, tags=["parties"])
+async def create_party(
+    body: schemas.NewParty, context: Context, key: ManageKey, idempotency_key: OptionalKey = None
+) -> Response:
+    """Create a party, with its plan and funded wallets if they are given: all of it or nothing."""
+
+    async def work(connection: Connection) -> Answer:
+        made = await _create(connection, body, context, actor_of(key))
+        return Answer(201, made.model_dump_json())
+
+    if idempotency_key is None:
+        async with context.database.write() as connection:
+            return response(await work(connection))
+    digest = digest_of_body("POST /v1/parties", body)
+    return response(
+        await run_once(
+            context.database, api_key_id=key.id, key=idempotency_key, digest=digest, work=work
+        )
+    )
+
+
+async def _create(
+    connection: Connection, body: schemas.NewParty, context: Context, actor: str
+) -> schemas.PartyWithWallets:
+    party = await parties.create_party_within(connection, body.party(), actor=actor)
+    made: list[Wallet] = []
+    for new in body.wallets:
+        wallet = await wallets.create_wallet_within(
+            connection,
+            party=party.code,
+            currency=new.currency,
+            credit_limit=new.credit_limit,
+            actor=actor,
+        )
+        if new.top_up is not None:
+            posted = await wallets.top_up_within(
+                connection,
+                party=party.code,
+                currency=new.currency,
+                amount=new.top_up,
+                reason=new.reason,
+                actor=actor,
+                clock=context.clock,
+            )
+            wallet = posted.wallet
+        made.append(wallet)
+    made.sort(key=lambda wallet: wallet.currency)
+    return schemas.PartyWithWallets.with_wallets(party, made)
+
+
+@router.get("/parties", tags=["parties"])
+async def list_parties(
+    context: Context, _: ReadKey, limit: schemas.PageLimit = 100, after: schemas.AfterCode = ""
+) -> schemas.PartyList:
+    """List parties in the order of their codes."""
+    found = await parties.list_parties(context.database, Page(after, limit + 1))
+    items = [schemas.PartyOut.of(party) for party in found[:limit]]
+    return schemas.PartyList(items=items, next=items[-1].code if len(found) > limit else None)
+
+
+@router.get("/parties/{code}", tags=["parties"])
+async def get_party(
+    code: schemas.CodePath, context: Context, _: ReadKey
+) -> schemas.PartyWithWallets:
+    """Show a party and its wallets."""
+    return await _show(context, await parties.get_party(context.database, code))
+
+
+@router.patch("/parties/{code}", tags=["parties"])
+async def change_party(
+    code: schemas.CodePath, body: schemas.PartyChange, context: Context, key: ManageKey
+) -> schemas.PartyWithWallets:
+    """Change a party's status, plan or limits; calls already granted keep what they were granted."""
+    changed = await parties.change_party(
+        context.database, code, body.changes(), actor=actor_of(key)
+    )
+    return await _show(context, changed)
+
+
+async def _show(context: Context, party: parties.Party) -> schemas.PartyWithWallets:
+    found = await wallets.get_wallets(context.database, party.code)
+    return schemas.PartyWithWallets.with_wallets(party, found)
+
+
+@router.post("/plans", status_code=201, tags=["plans"])
+async def create_plan(body: schemas.NewPlan, context: Context, key: ManageKey) -> schemas.PlanOut:
+    """Create a rate plan from rate cards."""
+    plan = await parties.create_plan(
+        context.database,
+        code=body.code,
+        name=body.name,
+        cards=[card.plan_card() for card in body.cards],
+        actor=actor_of(key),
+    )
+    return schemas.PlanOut.of(plan)
+
+
+@router.get("/plans", tags=["plans"])
+async def list_plans(
+    context: Context, _: ReadKey, limit: schemas.PageLimit = 100, after: schemas.AfterCode = ""
+) -> schemas.PlanList:
+    """List plans in the order of their codes."""
+    found = await parties.list_plans(context.database, Page(after, limit + 1))
+    items = [schemas.PlanOut.of(plan) for plan in found[:limit]]
+    return schemas.PlanList(items=items, next=items[-1].code if len(found) > limit else None)
+
+
+@router.get("/plans/{code}", tags=["plans"])
+async def get_plan(code: schemas.CodePath, context: Context, _: ReadKey) -> schemas.PlanOut:
+    """Show a plan and its cards."""
+    return schemas.PlanOut.of(await parties.get_plan(context.database, code))
+
+
+@router.put("/plans/{code}", tags=["plans"])
+async def set_plan_cards(
+    code: schemas.CodePath, body: schemas.PlanChange, context: Context, key: ManageKey
+) -> schemas.PlanOut:
+    """Replace a plan's cards; new calls are rated by them within seconds."""
+    plan = await parties.set_plan_cards(
+        context.database,
+        code,
+        [card.plan_card() for card in body.cards],
+        name=body.name,
+        actor=actor_of(key),
+    )
+    return schemas.PlanOut.of(plan)

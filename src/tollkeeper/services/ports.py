@@ -1,0 +1,51 @@
+"""What the lane asks of others: a store for batches, and a directory of parties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import date
+from typing import Protocol
+
+from tollkeeper.core.batch import Batch, Known
+from tollkeeper.core.records import Limits, Wallet
+
+
+class Unit(Protocol):
+    """Wallets under lock, in a transaction that takes one batch."""
+
+    wallets: dict[int, Wallet]
+
+    async def apply(self, batch: Batch) -> None:
+        """Write the batch in this transaction."""
+
+
+class ChargingStore(Protocol):
+    """What the lane needs of a store; PostgreSQL's is ``store.charging``."""
+
+    async def load(
+        self, keys: Iterable[str], since: date, *, everywhere: Iterable[str] = ()
+    ) -> dict[str, Known]:
+        """Read sessions with their messages by key: live, or opened since; ``everywhere``: of any age."""
+
+    async def wallets(self, ids: Sequence[int]) -> dict[int, Wallet]:
+        """Read wallets."""
+
+    async def apply(self, batch: Batch) -> None:
+        """Write a batch, all or nothing; raises StaleRead or StoreAway."""
+
+    def locked(self, ids: Sequence[int]) -> AbstractAsyncContextManager[Unit]:
+        """Lock wallets in a transaction."""
+
+    async def close(self) -> None:
+        """Drop the connection."""
+
+
+class Book(Protocol):
+    """What the lane asks of the directory of parties, at once and without waiting."""
+
+    def limits_of(self, party_id: int) -> Limits:
+        """Return the party's limits as they are now."""
+
+    def wallets_of(self, party_id: int) -> tuple[int, ...]:
+        """Return the ids of the party's wallets."""

@@ -1,0 +1,484 @@
+"""Rate cards: create, import a sheet, look at what it changes, activate it, roll it back, look up.
+
+An import makes a draft version and changes no price; activating a draft makes it the version in
+force, in one transaction; every process hears of it at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from tollkeeper.core.deck import Mode, Status
+from tollkeeper.core.money import SCALE, Rounding, parse_currency
+from tollkeeper.core.numbering import DEFAULT_RULES, normalise
+from tollkeeper.core.rating import price
+from tollkeeper.core.tariff import Card, Match, PrefixTable, RateRow, find_rate
+from tollkeeper.errors import Conflict, InvalidInput, NotFound
+from tollkeeper.services.fields import (
+    INTEGER_MAX,
+    check_choice,
+    check_code,
+    check_integer,
+    check_text,
+)
+from tollkeeper.services.rate_import import ImportJob, ImportReport, Say
+from tollkeeper.services.rate_refused import write_refused
+from tollkeeper.services.rate_worker import import_in_process
+from tollkeeper.store.changes import record
+from tollkeeper.store.db import Connection, Database
+from tollkeeper.store.directory import PartyEntry, read_parties
+from tollkeeper.store.parties import read_party
+from tollkeeper.store.rates import (
+    RateCard,
+    RateChange,
+    RateRefusal,
+    RateVersion,
+    add_card,
+    read_card,
+    read_cards,
+    read_changes,
+    read_party_cards,
+    read_refusals,
+    read_rows_of,
+    read_version,
+    read_versions,
+    retire_active,
+    set_active,
+)
+from tollkeeper.wire.ratesheet import BYTES_MAX, SheetOptions
+
+__all__ = [
+    "BYTES_MAX",
+    "ImportReport",
+    "Lookup",
+    "RateCard",
+    "RateChange",
+    "RateRefusal",
+    "RateVersion",
+    "activate",
+    "changes",
+    "create_card",
+    "get_card",
+    "get_version",
+    "import_sheet",
+    "list_cards",
+    "lookup",
+    "refusals",
+    "refused_sheet",
+    "roll_back",
+    "versions",
+]
+
+PAGE_MAX = 10_000
+"""Items of one list at most, whatever was asked for."""
+
+SIDES = ("sell", "buy")
+ROUNDINGS = tuple(mode.value for mode in Rounding)
+SERVICE_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
+FILE_NAME_MAX = 255
+_SERVICE = re.compile(SERVICE_PATTERN[1:-1])
+_DEFAULT = SheetOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Which row prices a number: the chosen one, and what each card of the plan had to offer.
+
+    ``prices`` are those of calls of 60 and of 180 seconds in the card's currency.
+    """
+
+    number: str
+    at: datetime
+    chosen: Match
+    offers: tuple[Match, ...]
+    prices: tuple[Decimal, Decimal]
+
+
+async def create_card(
+    database: Database,
+    *,
+    code: str,
+    currency: str,
+    actor: str,
+    name: str = "",
+    side: str = "sell",
+    service: str = "voice",
+    decimals: int = 6,
+    rounding: str = "half_up",
+) -> RateCard:
+    """Create a rate card without prices; an import brings them.
+
+    Raises:
+        InvalidInput: naming the field. Conflict: the code is taken.
+    """
+    card = RateCard(
+        code=code,
+        name=name or code,
+        currency=parse_currency(currency),
+        side=side,
+        service=service,
+        decimals=decimals,
+        rounding=rounding,
+    )
+    _check_card(card)
+    async with database.write() as connection:
+        card_id = await add_card(connection, card)
+        if card_id is None:
+            raise Conflict(
+                f'there is a rate card "{code}" already', code="card_exists", field="code"
+            )
+        await record(
+            connection,
+            actor=actor,
+            action="card.create",
+            subject=f"card {code}",
+            detail={"currency": currency, "side": side, "service": service},
+            notice=f"card:{card_id}",
+        )
+        return await _card(connection, code)
+
+
+def _check_card(card: RateCard) -> None:
+    check_code(card.code)
+    check_text(card.name, field="name")
+    check_choice(card.side, SIDES, field="side")
+    if _SERVICE.fullmatch(card.service) is None:
+        raise InvalidInput('service: a word such as "voice" or "sms"', field="service")
+    check_integer(card.decimals, field="decimals", most=SCALE)
+    check_choice(card.rounding, ROUNDINGS, field="rounding")
+
+
+async def get_card(database: Database, code: str) -> RateCard:
+    """Return a card.
+
+    Raises:
+        NotFound: there is none of that code.
+    """
+    async with database.read() as connection:
+        return await _card(connection, code)
+
+
+async def list_cards(database: Database, *, after: str = "", limit: int = 100) -> list[RateCard]:
+    """List cards in the order of their codes, those after the code ``after``."""
+    async with database.read() as connection:
+        return await read_cards(connection, after=after, limit=_page(limit))
+
+
+async def import_sheet(
+    database: Database,
+    *,
+    card: str,
+    data: bytes,
+    actor: str,
+    now: datetime,
+    options: SheetOptions = _DEFAULT,
+    mode: Mode = "full",
+    dry_run: bool = False,
+    file_name: str = "",
+    progress: Say | None = None,
+) -> ImportReport:
+    """Compare a sheet with the active version and store the outcome as a draft version.
+
+    A full sheet closes the codes it does not name, a partial one leaves them. A dry run stores
+    nothing. The work is done in a process of its own.
+
+    Raises:
+        NotFound: no such card.
+        InvalidInput: no rate sheet, options that do not fit, a wrong currency, or (not in a dry
+            run) a sheet of which every row was refused.
+        Busy: too many imports at once, or the process died.
+    """
+    if mode not in ("full", "partial"):
+        raise InvalidInput("mode: full or partial", field="mode")
+    if len(data) > options.bytes_max:
+        raise InvalidInput(
+            f"the file is larger than {options.bytes_max // 2**20} MiB", code="file_too_large"
+        )
+    await get_card(database, card)
+    job = ImportJob(
+        url=database.url,
+        card=card,
+        data=data,
+        options=options,
+        mode=mode,
+        dry_run=dry_run,
+        file_name=_shown(file_name),
+        actor=actor,
+        at=now,
+    )
+    return await import_in_process(job, progress or (lambda *_: None))
+
+
+def _shown(file_name: str) -> str:
+    """A name from outside, short and without what a terminal or a database would stumble over."""
+    return "".join(c if c.isprintable() else "?" for c in file_name[:FILE_NAME_MAX])
+
+
+async def activate(
+    database: Database,
+    *,
+    card: str,
+    version: int,
+    actor: str,
+    now: datetime,
+    force: bool = False,
+) -> RateVersion:
+    """Put a draft in force, retiring the version before it.
+
+    A draft says what it changes against the version it was compared with. If another one is
+    active by now, that is no longer true, and ``force`` is needed.
+
+    Raises:
+        NotFound: no such card or version.
+        Conflict: already active, retired, or compared with a version that is not active any more.
+    """
+    async with database.write() as connection:
+        found = await _card(connection, card, lock=True)
+        draft = await _version(connection, found, version)
+        if draft.status == "active":
+            raise Conflict(f"version {version} of {card} is already active", code="already_active")
+        if draft.status == "retired":
+            raise Conflict(
+                f"version {version} of {card} was active before; roll back to return to it, "
+                "or import its sheet again",
+                code="version_retired",
+            )
+        if draft.base_version != found.active_version and not force:
+            raise Conflict(
+                f"version {version} of {card} was compared with {_named(draft.base_version)}, but "
+                f"{_named(found.active_version)} is active now: import the sheet again, or force it",
+                code="base_changed",
+            )
+        await _put_in_force(connection, found, draft, now, replaced_version=found.active_version)
+        await _record_switch(connection, found, draft, actor, "card.activate")
+        return await _version(connection, found, version)
+
+
+def _named(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+async def roll_back(
+    database: Database, *, card: str, actor: str, now: datetime, expected: int | None = None
+) -> RateVersion:
+    """Return to the version that was active before the present one, as it was.
+
+    ``expected`` is the version that the caller believes to be active: two who roll back at once
+    then go back one step together, not two.
+
+    Raises:
+        NotFound: no such card.
+        Conflict: nothing to return to, or another version than ``expected`` is active.
+    """
+    async with database.write() as connection:
+        found = await _card(connection, card, lock=True)
+        if expected is not None and expected != found.active_version:
+            raise Conflict(
+                f"{_named(found.active_version)} of {card} is active, not version {expected}",
+                code="active_changed",
+            )
+        active = (
+            None
+            if found.active_version is None
+            else await _version(connection, found, found.active_version)
+        )
+        if active is None or active.replaced_version is None:
+            raise Conflict(
+                f"{card} has no earlier version to return to", code="nothing_to_roll_back"
+            )
+        earlier = await _version(connection, found, active.replaced_version)
+        # It keeps its own predecessor: rolling back once more goes one step further back.
+        await _put_in_force(
+            connection, found, earlier, now, replaced_version=earlier.replaced_version
+        )
+        await _record_switch(connection, found, earlier, actor, "card.roll_back")
+        return await _version(connection, found, earlier.version)
+
+
+async def _put_in_force(
+    connection: Connection,
+    card: RateCard,
+    version: RateVersion,
+    now: datetime,
+    *,
+    replaced_version: int | None,
+) -> None:
+    await retire_active(connection, card.id, now)
+    await set_active(connection, card.id, version, at=now, replaced_version=replaced_version)
+
+
+async def _record_switch(
+    connection: Connection, card: RateCard, version: RateVersion, actor: str, action: str
+) -> None:
+    await record(
+        connection,
+        actor=actor,
+        action=action,
+        subject=f"card {card.code}",
+        detail={"version": version.version, "before": card.active_version},
+        notice=f"card:{card.id}",
+    )
+
+
+async def versions(
+    database: Database, card: str, *, before: int | None = None, limit: int = 100
+) -> list[RateVersion]:
+    """List the versions of a card, the newest first, those below number ``before``.
+
+    Raises:
+        NotFound: no such card.
+    """
+    async with database.read() as connection:
+        found = await _card(connection, card)
+        top = INTEGER_MAX if before is None else before
+        return await read_versions(connection, found.id, before=top, limit=_page(limit))
+
+
+async def get_version(database: Database, card: str, version: int) -> RateVersion:
+    """Return one version of a card.
+
+    Raises:
+        NotFound: no such card or version.
+    """
+    async with database.read() as connection:
+        return await _version(connection, await _card(connection, card), version)
+
+
+async def refusals(
+    database: Database, card: str, version: int, *, after: int = 0, limit: int = PAGE_MAX
+) -> list[RateRefusal]:
+    """List the lines that were refused, in the order of the file, those after ``seq``.
+
+    Raises:
+        NotFound: no such card or version.
+    """
+    async with database.read() as connection:
+        found = await _version(connection, await _card(connection, card), version)
+        return await read_refusals(connection, found.id, after=after, limit=_page(limit))
+
+
+async def refused_sheet(database: Database, card: str, version: int) -> str:
+    """Give the refused lines as a sheet, each with the reason: to be mended and imported again.
+
+    It has the titles and the delimiter of the sheet they come from. A sheet without titles is
+    given back as bare lines, because its columns are known by their position only.
+
+    Raises:
+        NotFound: no such card or version.
+    """
+    async with database.read() as connection:
+        found = await _version(connection, await _card(connection, card), version)
+        refused: list[RateRefusal] = []
+        while page := await read_refusals(connection, found.id, after=len(refused), limit=PAGE_MAX):
+            refused += page
+    return write_refused(
+        refused,
+        header=str(found.summary.get("header", "")),
+        delimiter=str(found.summary.get("delimiter", "") or ","),
+    )
+
+
+async def changes(
+    database: Database,
+    card: str,
+    version: int,
+    *,
+    status: str | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[RateChange]:
+    """List what a version changes against its base, most notable first, those after ``seq``.
+
+    Raises:
+        NotFound: no such card or version. InvalidInput: no such status.
+    """
+    if status is not None and status not in {known.value for known in Status}:
+        raise InvalidInput(f"status: one of {', '.join(Status)}", field="status")
+    async with database.read() as connection:
+        found = await _version(connection, await _card(connection, card), version)
+        return await read_changes(
+            connection, found.id, status=status, after=after, limit=_page(limit)
+        )
+
+
+async def lookup(
+    database: Database,
+    number: str,
+    *,
+    now: datetime,
+    card: str | None = None,
+    party: str | None = None,
+    service: str = "voice",
+) -> Lookup:
+    """Find the row that prices a number at ``now``, by one card or by a party's plan.
+
+    Raises:
+        NotFound: no such card or party, or no row covers the number.
+        InvalidInput: not a number; neither or both of card and party.
+    """
+    if (card is None) == (party is None):
+        raise InvalidInput("say either a card or a party", field="card")
+    async with database.read() as connection:
+        if card is not None:
+            rules, cards = DEFAULT_RULES, [await _card(connection, card)]
+        else:
+            entry = await _party(connection, party or "")
+            rules, cards = (
+                entry.dial_rules,
+                await read_party_cards(connection, entry.id, service),
+            )
+        digits = normalise(number, rules, field="number")
+        compiled = [await _only(connection, one, digits) for one in cards]
+    offers = [
+        Match(one, row) for one in compiled if (row := one.table.find(digits, now)) is not None
+    ]
+    chosen = find_rate(compiled, digits, now)
+    if chosen is None:
+        where = f"card {card}" if card is not None else f"the plan of {party}"
+        raise NotFound(
+            f"no prefix of {digits} stands in {where}", code="unknown_prefix", field="number"
+        )
+    tariff = chosen.row.tariff
+    return Lookup(digits, now, chosen, tuple(offers), (price(tariff, 60), price(tariff, 180)))
+
+
+async def _only(connection: Connection, card: RateCard, digits: str) -> Card:
+    """The active version of a card, with no other rows than those that can match a number."""
+    rows: Sequence[RateRow] = ()
+    if card.active_version is not None:
+        version = await _version(connection, card, card.active_version)
+        prefixes = [digits[:length] for length in range(len(digits) + 1)]
+        rows = await read_rows_of(connection, card, version, prefixes)
+    return Card(card.id, card.code, card.active_version or 0, card.currency, PrefixTable(rows))
+
+
+async def _party(connection: Connection, code: str) -> PartyEntry:
+    party = await read_party(connection, code)
+    found = await read_parties(connection, [party.id]) if party is not None else []
+    if not found:
+        raise NotFound(f'there is no party "{code}"', code="unknown_party", field="party")
+    return found[0]
+
+
+async def _card(connection: Connection, code: str, *, lock: bool = False) -> RateCard:
+    card = await read_card(connection, code, lock=lock)
+    if card is None:
+        raise NotFound(f'there is no rate card "{code}"', code="unknown_card", field="card")
+    return card
+
+
+async def _version(connection: Connection, card: RateCard, number: int) -> RateVersion:
+    found = await read_version(connection, card.id, number) if 0 < number <= INTEGER_MAX else None
+    if found is None:
+        raise NotFound(
+            f"{card.code} has no version {number}", code="unknown_version", field="version"
+        )
+    return found
+
+
+def _page(limit: int) -> int:
+    return max(1, min(limit, PAGE_MAX))
