@@ -269,3 +269,30 @@ async def gathered(*managers: AbstractAsyncContextManager[Any]) -> AsyncIterator
 
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(manager) for manager in managers]
+
+
+@asynccontextmanager
+async def api(url: str, **options: Any) -> AsyncIterator[tuple[Any, Any]]:
+    """The whole HTTP application on a database: a client of it (httpx), and the parts behind it.
+
+    The requests go through the ASGI interface, without a socket.
+    """
+    import httpx
+
+    from tollkeeper.servers.api.app import create_app
+    from tollkeeper.servers.api.charging import ChargingApp
+    from tollkeeper.servers.api.context import Services
+    from tollkeeper.servers.application import Application
+
+    async with runtime(url, **options) as parts:
+
+        @asynccontextmanager
+        async def opening() -> AsyncIterator[Any]:
+            services = Services(parts.database, parts.directory, parts.charging, parts.clock)
+            yield ChargingApp(parts.charging, parts.directory), create_app(services)
+
+        application = Application(opening)
+        async with application.running():
+            transport = httpx.ASGITransport(app=application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                yield client, parts

@@ -142,8 +142,12 @@ def metrics_page() -> bytes:
     return generate_latest(registry)
 
 
-_CHARGING_SECONDS = histogram("charging_seconds", "Time to answer a charging request, by action.", ["action"])
-_CHARGING_ANSWERS = counter("charging_answers", "Answers to charging requests.", ["action", "status"])
+_CHARGING_SECONDS = histogram(
+    "charging_seconds", "Time to answer a charging request, by action.", ["action"]
+)
+_CHARGING_ANSWERS = counter(
+    "charging_answers", "Answers to charging requests.", ["action", "status"]
+)
 
 
 def observe_charging(action: str, status: int, seconds: float) -> None:

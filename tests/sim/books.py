@@ -149,12 +149,8 @@ class MemoryBooks:
             StaleRead: a wallet or session is not what the decisions were made on.
             GuardRefused: holds beyond the money of a wallet.
         """
-        by_change: dict[Change, list[Session]] = {change: [] for change in Change}
-        for written in batch.written:
-            by_change[written.change].append(written.decision.session)
-        self._check_wallets(batch)
-        self._check_sessions(batch, by_change)
-        wallets = self._changed_wallets(batch)
+        wallets = self.check(batch)
+        by_change = _by_change(batch)
         self._write_sessions(by_change)
         for written in batch.written:
             session = written.decision.session
@@ -168,6 +164,12 @@ class MemoryBooks:
             before, self.wallets[id_] = self.wallets[id_], after
             if self.observe is not None:
                 self.observe(before, after, on_credit.get(id_, Decimal(0)), Decimal(0))
+
+    def check(self, batch: Batch) -> dict[int, Wallet]:
+        """Tell whether a batch can be written, and how the wallets would then stand; see apply."""
+        self._check_wallets(batch)
+        self._check_sessions(batch, _by_change(batch))
+        return self._changed_wallets(batch)
 
     def _check_wallets(self, batch: Batch) -> None:
         for id_ in batch.after:
@@ -299,6 +301,13 @@ class MemoryBooks:
             },
             dict(self.limit_peaks),
         )
+
+
+def _by_change(batch: Batch) -> dict[Change, list[Session]]:
+    by_change: dict[Change, list[Session]] = {change: [] for change in Change}
+    for written in batch.written:
+        by_change[written.change].append(written.decision.session)
+    return by_change
 
 
 def _day(session: Session) -> date:

@@ -94,7 +94,7 @@ def render_report(report: VerifyReport) -> RenderableType:
         columns = ("currency", "wallets>", "revenue>", "clearing>", "adjustment>", "sum>")
         parts += [
             "",
-            table("Balances: what is owed to customers, earned, and received", columns, rows),
+            table("Balances: owed, earned, received", columns, rows),
         ]
     parts.append("")
     if report.clean:
@@ -107,7 +107,7 @@ def render_report(report: VerifyReport) -> RenderableType:
         )
         return Group(*parts)
     total = sum(report.found.values())
-    parts.append(Text(f"{total:,} things do not hold:", style="bold red"))
+    parts.append(Text(f"Does not hold: {total:,}", style="bold red"))
     shown = [(f.code, f.subject, f.detail) for f in report.findings[:FINDINGS_SHOWN]]
     parts.append(table("", ("code", "of", "what"), shown))
     if total > len(shown):
@@ -129,10 +129,12 @@ def render(found: Explanation) -> RenderableType:
     """An explanation as a page for people: what happened, and how the amount came about."""
     session = found.session
     head = Table.grid(padding=(0, 2))
+    dialled = str(found.messages[0].request.get("called", "")) if found.messages else ""
+    as_sent = f" (sent as {dialled})" if dialled not in {"", session.called} else ""
     for name, value in (
         ("session", f"{found.session_id} of switch {found.switch}  ({session.id})"),
         ("party", found.party),
-        ("call", f"{session.caller or 'unknown'} to {session.called}, {session.service}"),
+        ("call", f"{session.caller or 'unknown'} to {session.called}{as_sent}, {session.service}"),
         ("opened", _time(session.opened_at)),
         ("answered", _time(session.answered_at)),
         (

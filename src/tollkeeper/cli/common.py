@@ -31,7 +31,10 @@ def console(*, stderr: bool = False) -> Console:
     """A console on what standard output or standard error is now."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(
-        file=stream, width=None if stream.isatty() else WIDTH_IN_PIPES, highlight=False, stderr=stderr
+        file=stream,
+        width=None if stream.isatty() else WIDTH_IN_PIPES,
+        highlight=False,
+        stderr=stderr,
     )
 
 

@@ -103,7 +103,17 @@ def list_parties(*, after: str = "", limit: int = 1000) -> None:
     found = run(lambda database: parties.list_parties(database, Page(after, limit)))
     columns = ["code", "name", "kind", "parent", "plan", "status", "sessions>", "cps>", "seconds>"]
     rows = [
-        (p.code, p.name, p.kind, p.parent, p.plan, p.status, p.max_sessions, p.max_cps, p.max_seconds)
+        (
+            p.code,
+            p.name,
+            p.kind,
+            p.parent,
+            p.plan,
+            p.status,
+            p.max_sessions,
+            p.max_cps,
+            p.max_seconds,
+        )
         for p in found
     ]
     console().print(table(f"{len(found)} parties", columns, rows))

@@ -50,7 +50,8 @@ def _print(found: Lookup, seconds: int) -> None:
         return
     priced = explain_price(row.tariff, seconds)
     out.print(
-        f"{seconds} s, billed {priced.billed_seconds} s: {priced.note} = {priced.exact}", markup=False
+        f"{seconds} s, billed {priced.billed_seconds} s: {priced.note} = {priced.exact}",
+        markup=False,
     )
     rule = f"rounded once, {row.tariff.rounding.value}, to {row.tariff.decimals} decimals"
     out.print(f"[bold]{priced.amount} {used.currency}[/bold] ({rule})")

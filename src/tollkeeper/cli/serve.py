@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -30,9 +29,7 @@ DRAIN_SECONDS = 15
 """Requests under way may take so long to end once the server is told to stop."""
 
 
-def serve(
-    *, workers: int | None = None, host: str | None = None, port: int | None = None
-) -> None:
+def serve(*, workers: int | None = None, host: str | None = None, port: int | None = None) -> None:
     """Run the server until it is told to stop (Ctrl+C or SIGTERM).
 
     Without TOLLKEEPER_DATABASE_URL a private PostgreSQL runs with it. What is under way when it is
@@ -128,14 +125,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _greet(
-    settings: Settings, url: str, listener: socket.socket, applied: list[str]
-) -> None:
+def _greet(settings: Settings, url: str, listener: socket.socket, applied: list[str]) -> None:
     """Say where the server is, and on an empty database what to do first."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     out = console(stderr=True)
-    kind = "the database given" if settings.database_url else f"a private one in {settings.data_dir}"
+    kind = (
+        "the database given" if settings.database_url else f"a private one in {settings.data_dir}"
+    )
     out.print(f"database: {kind}" + (f", {len(applied)} migrations applied" if applied else ""))
     processes = "" if settings.workers == 1 else f" by {settings.workers} processes"
     out.print(f"serving http://{shown}:{port}{processes}; stop with Ctrl+C", soft_wrap=True)
@@ -166,5 +163,3 @@ def migrate() -> None:
     for title in applied:
         console().print(f"applied {title}")
     console().print("nothing to do" if not applied else f"{len(applied)} migrations applied")
-
-

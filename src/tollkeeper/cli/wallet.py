@@ -158,7 +158,15 @@ def signed(amount: Decimal) -> str:
 
 
 def _print(party: str, found: list[Wallet]) -> None:
-    columns = ["currency", "balance>", "credit limit>", "held>", "available>", "live calls>", "state"]
+    columns = [
+        "currency",
+        "balance>",
+        "credit limit>",
+        "held>",
+        "available>",
+        "live calls>",
+        "state",
+    ]
     rows = [
         (
             wallet.currency,

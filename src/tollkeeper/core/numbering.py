@@ -45,7 +45,7 @@ def normalise(raw: str, rules: DialRules = DEFAULT_RULES, *, field: str = "calle
         and raw.isdigit()
         and raw[0] != "0"
         and len(raw) <= DIGITS_MAX
-        and rules == DEFAULT_RULES
+        and rules is DEFAULT_RULES
     ):
         return raw
     text = (

@@ -47,7 +47,9 @@ class Check:
     mend: str = ""
 
 
-def _check(what: str, found: str, *, fail: bool = False, warn: bool = False, mend: str = "") -> Check:
+def _check(
+    what: str, found: str, *, fail: bool = False, warn: bool = False, mend: str = ""
+) -> Check:
     level = Level.FAIL if fail else Level.WARN if warn else Level.OK
     return Check(level, what, found, "" if level is Level.OK else mend)
 
@@ -79,7 +81,11 @@ def check_machine(settings: Settings) -> list[Check]:
 
 
 def _described(settings: Settings) -> str:
-    base = "a given database" if settings.database_url else f"a private database in {settings.data_dir}"
+    base = (
+        "a given database"
+        if settings.database_url
+        else f"a private database in {settings.data_dir}"
+    )
     return f"{base}, {settings.workers} worker(s), http {settings.host}:{settings.port}"
 
 
@@ -163,8 +169,11 @@ def _check_server(server: store.Server, settings: Settings) -> list[Check]:
         ),
         _check(
             "database role",
-            "may not write: the server is a standby" if server.in_recovery else
-            "may create tables" if server.may_create else "may not create tables",
+            "may not write: the server is a standby"
+            if server.in_recovery
+            else "may create tables"
+            if server.may_create
+            else "may not create tables",
             fail=server.in_recovery or not server.may_create,
             mend="point TOLLKEEPER_DATABASE_URL at the primary, with a role that owns the database",
         ),

@@ -6,7 +6,7 @@ and the usage, and stands beside what was posted, so that a difference would sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -263,3 +263,12 @@ def _story(session: Session) -> str:
     if session.ending is Ending.RELEASED:
         return f"Released: the call ended without use; {granted} and given back."
     return f"Settled after {used} of use; {granted}."
+
+
+async def party_codes(database: Database, sessions: Sequence[Session]) -> dict[int, str]:
+    """The codes of all parties that have a share in these sessions, by their ids."""
+    ids = {s.party_id for s in sessions} | {leg.party_id for s in sessions for leg in s.legs}
+    if not ids:
+        return {}
+    async with database.read() as connection:
+        return await read_party_codes(connection, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -123,6 +123,8 @@ def _seconds_allowed(text: str) -> tuple[str, str] | None:
 
 
 def _timezone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):

@@ -43,7 +43,7 @@ _LANE_OPTIONS = (
     f"{OPTIONS} -c statement_timeout=5s -c lock_timeout=3s -c plan_cache_mode=force_generic_plan "
     # Everything here is found by key. Plans are made once, maybe while the tables are empty and a
     # scan looks cheap; these keep them on the indexes when the tables have grown.
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off"
 )
 
 
@@ -151,9 +151,15 @@ class PostgresChargingStore:
     @asynccontextmanager
     async def locked(self, ids: Sequence[int]) -> AsyncIterator[LockedUnit]:
         """Open a transaction that holds the wallets' rows; it commits when the block ends."""
-        async with self._guarded() as connection, connection.transaction():
-            wallets = await _read_wallets(connection, _SQL["wallets_locked"], ids)
-            yield LockedUnit(wallets, self, connection)
+        async with self._guarded() as connection:
+            try:
+                async with connection.transaction():
+                    wallets = await _read_wallets(connection, _SQL["wallets_locked"], ids)
+                    yield LockedUnit(wallets, self, connection)
+            except BaseException:
+                # An account that this transaction created is undone with it.
+                self._accounts.clear()
+                raise
 
     async def apply_within(self, connection: AsyncConnection[DictRow], batch: Batch) -> None:
         """Write a batch in whatever transaction the connection is in."""

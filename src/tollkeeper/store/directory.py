@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tollkeeper.core.numbering import DialRules
+from tollkeeper.core.numbering import DEFAULT_RULES, DialRules
 from tollkeeper.core.records import Limits
 from tollkeeper.store.db import Connection, queries
 
@@ -60,6 +60,8 @@ async def read_parties(
 
 
 def _dial_rules(stored: dict[str, object]) -> DialRules:
+    if not stored:
+        return DEFAULT_RULES
     known = {name: stored[name] for name in DialRules.__slots__ if name in stored}
     if isinstance(known.get("international"), list):
         known["international"] = tuple(known["international"])  # type: ignore[arg-type]  # JSON has no tuples

@@ -9,7 +9,6 @@ numbers not sold at all.
 from __future__ import annotations
 
 import csv
-import gc
 import hashlib
 import io
 import re
@@ -22,6 +21,8 @@ from typing import Literal
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumber
 from phonenumbers.carrierdata import CARRIER_DATA
+from phonenumbers.geodata import GEOCODE_DATA
+from phonenumbers.geodata.locale import LOCALE_DATA
 from phonenumbers.phonenumberutil import region_code_for_number
 
 Kind = Literal["fixed", "mobile", "special", "premium"]
@@ -65,9 +66,8 @@ _SPECIAL: dict[str, tuple[str, int, bool]] = {
 _PREMIUM: dict[str, str] = {
     "1900": "US", "1976": "US", "4487": "GB", "4490": "GB", "4491": "GB", "4498": "GB",
     "49900": "DE", "3389": "FR", "34803": "ES", "34806": "ES", "39892": "IT", "39899": "IT",
-    "31900": "NL", "31906": "NL", "48700": "PL", "611900": "AU", "2711": "ZA",
+    "31900": "NL", "31906": "NL", "48700": "PL", "611900": "AU",
 }  # fmt: skip
-del _PREMIUM["2711"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,8 @@ class DeckRow:
 def make_deck() -> list[DeckRow]:
     """Return the whole deck in the order of its prefixes, each prefix once."""
     rows: dict[str, DeckRow] = {}
-    for code, regions in COUNTRY_CODE_TO_REGION_CODE.items():
-        if regions[0] != "001":
-            rows[str(code)] = _row(str(code), regions[0], "", "fixed")
+    for prefix, region in _countries():
+        rows[prefix] = _row(prefix, region, "", "fixed")
     for prefix, name in _areas():
         rows[prefix] = _row(prefix, _region(prefix), name, "fixed")
     for prefix, names in CARRIER_DATA.items():
@@ -104,17 +103,23 @@ def make_deck() -> list[DeckRow]:
     return [rows[prefix] for prefix in sorted(rows)]
 
 
+def _countries() -> Iterable[tuple[str, str]]:
+    """Prefixes of whole countries with their regions, those inside of a shared code too."""
+    for code, regions in COUNTRY_CODE_TO_REGION_CODE.items():
+        if regions[0] == "001":
+            continue
+        yield str(code), regions[0]
+        if len(regions) > 1:
+            # North America shares its code by three digits, all others by the first one.
+            inner = range(200, 1000) if code == 1 else range(10)
+            for rest in inner:
+                region = _sharing(str(code), str(rest))
+                if region != regions[0]:
+                    yield f"{code}{rest}", region
+
+
 def _areas() -> Iterable[tuple[str, str]]:
     """Prefixes of areas with their English names."""
-    # Short prefixes stand among 290,000 longer ones; without the pauses of the garbage collector
-    # loading them all takes half the time.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        from phonenumbers.geodata import GEOCODE_DATA  # noqa: PLC0415 (seconds: only when needed)
-    finally:
-        if enabled:
-            gc.enable()
     for prefix, names in GEOCODE_DATA.items():
         if len(prefix) <= AREA_DIGITS_MAX and (area := _clean(names.get("en", ""))):
             yield prefix, area
@@ -130,8 +135,6 @@ def _clean(name: str) -> str:
 @cache
 def country_name(region: str) -> str:
     """The English name of a region such as GB."""
-    from phonenumbers.geodata.locale import LOCALE_DATA  # noqa: PLC0415 (as in _areas)
-
     names = LOCALE_DATA.get(region, {})
     name = str(names.get("en", region))
     # A name that begins with * stands under another language, such as "*aa".
@@ -158,7 +161,9 @@ def _sharing(code: str, rest: str) -> str:
             return region
     if code == "1" and len(rest) == 3:
         # Canada is known by its area codes only; any number in one of them will tell.
-        found = region_code_for_number(PhoneNumber(country_code=1, national_number=int(rest + "2345678")))
+        found = region_code_for_number(
+            PhoneNumber(country_code=1, national_number=int(rest + "2345678"))
+        )
         return found or regions[0]
     return regions[0]
 
@@ -221,7 +226,7 @@ def _number(text: str) -> int:
 HEADER = ("Destination", "Dial Code", "Rate USD/min", "Billing Increment", "Blocked")
 # A supplier's sheet is never quite clean. Each of these lines is refused, and says why.
 BLEMISHES = (
-    ("Germany - Mobile - Someone", "49151X", "0.0190", "1/1", "no"),
+    ("Germany - Mobile - Someone", "49ABC", "0.0190", "1/1", "no"),
     ("France - Overseas", "33999", "on request", "1/1", "no"),
     ("Nigeria - Mobile", "234", "0.9999", "60/1", "no"),
     ("Atlantis", "", "0.0500", "60/60", "no"),

@@ -7,11 +7,21 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from tollkeeper import __version__
 from tollkeeper.errors import InvalidInput
-from tollkeeper.servers.api import charging, keys, parties, problems, schemas, wallets
+from tollkeeper.servers.api import (
+    charging,
+    keys,
+    parties,
+    problems,
+    rates,
+    schemas,
+    sessions,
+    wallets,
+)
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
 from tollkeeper.servers.api.context import Context, Services
 from tollkeeper.servers.api.guard import Guard
@@ -53,7 +63,14 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for router in (parties.router, wallets.router, keys.router, _plain):
+    for router in (
+        parties.router,
+        wallets.router,
+        rates.router,
+        sessions.router,
+        keys.router,
+        _plain,
+    ):
         app.include_router(router)
     app.add_middleware(Guard, book=services.directory)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way
@@ -65,7 +82,7 @@ def _known_parameters(request: Request) -> None:
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
-    known = {param.alias for param in route.dependant.query_params}
+    known = _parameters(route)
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         shown = "".join(c for c in name if c.isprintable())[:60]
@@ -74,6 +91,18 @@ def _known_parameters(request: Request) -> None:
         if name in seen:
             raise InvalidInput(f"{shown}: this parameter is given twice", field=shown)
         seen.add(name)
+
+
+def _parameters(route: APIRoute) -> set[str]:
+    """The names of a route's query parameters; those of a model stand for themselves."""
+    known: set[str] = set()
+    for param in route.dependant.query_params:
+        model = param.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            known |= model.model_fields.keys()
+        else:
+            known.add(param.alias)
+    return known
 
 
 # --- plain pages ---------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from tollkeeper.servers.api import schemas
+from tollkeeper.servers.api import key_schemas as schemas
 from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, actor_of
 from tollkeeper.servers.api.context import Context
+from tollkeeper.servers.api.schemas import ID_MAX, AfterNumber, PageLimit
 from tollkeeper.services import keys
 
 router = APIRouter(prefix="/v1/keys", dependencies=DOCUMENTED, tags=["keys"])
@@ -31,7 +32,7 @@ async def create_key(body: schemas.NewKeyIn, context: Context, key: ManageKey) -
 
 @router.get("")
 async def list_keys(
-    context: Context, _: ManageKey, limit: schemas.PageLimit = 100, after: schemas.AfterNumber = 0
+    context: Context, _: ManageKey, limit: PageLimit = 100, after: AfterNumber = 0
 ) -> schemas.KeyList:
     """List API keys, revoked ones too, without their secrets."""
     found = await keys.list_keys(context.database, after=after, limit=limit + 1)
@@ -41,7 +42,7 @@ async def list_keys(
 
 @router.delete("/{id}", status_code=204)
 async def revoke_key(
-    id_: Annotated[int, Path(alias="id", ge=1, le=schemas.ID_MAX)],
+    id_: Annotated[int, Path(alias="id", ge=1, le=ID_MAX)],
     context: Context,
     key: ManageKey,
 ) -> None:

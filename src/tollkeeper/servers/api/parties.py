@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from tollkeeper.core.records import Wallet
-from tollkeeper.servers.api import schemas
+from tollkeeper.servers.api import party_schemas as schemas
 from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, ReadKey, actor_of
 from tollkeeper.servers.api.context import Context
 from tollkeeper.servers.api.replay import OptionalKey, digest_of_body, response
+from tollkeeper.servers.api.schemas import AfterCode, CodePath, PageLimit
 from tollkeeper.services import parties, wallets
 from tollkeeper.services.idempotency import Answer, run_once
 from tollkeeper.services.parties import Page
@@ -69,7 +70,7 @@ async def _create(
 
 @router.get("/parties", tags=["parties"])
 async def list_parties(
-    context: Context, _: ReadKey, limit: schemas.PageLimit = 100, after: schemas.AfterCode = ""
+    context: Context, _: ReadKey, limit: PageLimit = 100, after: AfterCode = ""
 ) -> schemas.PartyList:
     """List parties in the order of their codes."""
     found = await parties.list_parties(context.database, Page(after, limit + 1))
@@ -78,16 +79,14 @@ async def list_parties(
 
 
 @router.get("/parties/{code}", tags=["parties"])
-async def get_party(
-    code: schemas.CodePath, context: Context, _: ReadKey
-) -> schemas.PartyWithWallets:
+async def get_party(code: CodePath, context: Context, _: ReadKey) -> schemas.PartyWithWallets:
     """Show a party and its wallets."""
     return await _show(context, await parties.get_party(context.database, code))
 
 
 @router.patch("/parties/{code}", tags=["parties"])
 async def change_party(
-    code: schemas.CodePath, body: schemas.PartyChange, context: Context, key: ManageKey
+    code: CodePath, body: schemas.PartyChange, context: Context, key: ManageKey
 ) -> schemas.PartyWithWallets:
     """Change a party's status, plan or limits; calls already granted keep what they were granted."""
     changed = await parties.change_party(
@@ -116,7 +115,7 @@ async def create_plan(body: schemas.NewPlan, context: Context, key: ManageKey) -
 
 @router.get("/plans", tags=["plans"])
 async def list_plans(
-    context: Context, _: ReadKey, limit: schemas.PageLimit = 100, after: schemas.AfterCode = ""
+    context: Context, _: ReadKey, limit: PageLimit = 100, after: AfterCode = ""
 ) -> schemas.PlanList:
     """List plans in the order of their codes."""
     found = await parties.list_plans(context.database, Page(after, limit + 1))
@@ -125,14 +124,14 @@ async def list_plans(
 
 
 @router.get("/plans/{code}", tags=["plans"])
-async def get_plan(code: schemas.CodePath, context: Context, _: ReadKey) -> schemas.PlanOut:
+async def get_plan(code: CodePath, context: Context, _: ReadKey) -> schemas.PlanOut:
     """Show a plan and its cards."""
     return schemas.PlanOut.of(await parties.get_plan(context.database, code))
 
 
 @router.put("/plans/{code}", tags=["plans"])
 async def set_plan_cards(
-    code: schemas.CodePath, body: schemas.PlanChange, context: Context, key: ManageKey
+    code: CodePath, body: schemas.PlanChange, context: Context, key: ManageKey
 ) -> schemas.PlanOut:
     """Replace a plan's cards; new calls are rated by them within seconds."""
     plan = await parties.set_plan_cards(

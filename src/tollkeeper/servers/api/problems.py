@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.servers.problem import PROBLEM_TYPE, problem
@@ -77,11 +78,14 @@ def install(app: FastAPI) -> None:
         return _response(422, problem(422, "invalid_input", sentence, field))
 
     @app.exception_handler(HTTPException)
-    async def framework(_: Request, error: HTTPException) -> Response:
+    async def framework(request: Request, error: HTTPException) -> Response:
         status = error.status_code
         sentence = _SENTENCES.get(status) or str(error.detail)
         document = problem(status, _CODES.get(status, "error"), sentence)
-        return _response(status, document, **(error.headers or {}))
+        headers = dict(error.headers or {})
+        if status == 405:
+            headers["Allow"] = ", ".join(_methods(app, request.scope["path"]))
+        return _response(status, document, **headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
@@ -89,6 +93,16 @@ def install(app: FastAPI) -> None:
             "api.failed", method=request.method, path=request.scope["path"], exc_info=error
         )
         return _response(500, problem(500, "internal", _INTERNAL))
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods of an address, over all routes of it: the framework names those of one only."""
+    return sorted(
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if compile_path(template)[0].match(path)
+        for method in operations
+    )
 
 
 def describe(errors: Sequence[Any]) -> tuple[str | None, str]:

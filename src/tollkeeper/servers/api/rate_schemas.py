@@ -89,10 +89,10 @@ class SheetQuery(BaseModel):
     decimal: Literal["auto", ".", ","] = "auto"
     encoding: Texts = "auto"
     header: Literal["auto", "yes", "no"] = "auto"
-    column: list[Texts] = Field(
-        default=[],
-        max_length=50,
-        description="FIELD=TITLE, or FIELD=3 for the third column; once for each column.",
+    columns: Annotated[str, StringConstraints(max_length=2000)] = Field(
+        default="",
+        description="FIELD=TITLE, or FIELD=3 for the third column, with semicolons between.",
+        examples=["prefix=Code;rate=3"],
     )
     per: Literal["auto", "minute", "second"] = "auto"
     increments: Texts = "60/60"
@@ -109,8 +109,9 @@ class SheetQuery(BaseModel):
 
     def settings(self) -> SheetSettings:
         """What of this is about reading."""
-        values = {one.name: getattr(self, one.name) for one in fields(SheetSettings)}
-        return SheetSettings(**{**values, "column": tuple(self.column)})
+        named = {one.name for one in fields(SheetSettings)} - {"column"}
+        columns = tuple(part for part in self.columns.split(";") if part.strip())
+        return SheetSettings(column=columns, **{name: getattr(self, name) for name in named})
 
 
 class ChangeOut(Out):

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from tollkeeper.servers.api import schemas
+from tollkeeper.servers.api import wallet_schemas as schemas
 from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, ReadKey, actor_of
 from tollkeeper.servers.api.context import Context
 from tollkeeper.servers.api.replay import RequiredKey, digest_of_body, response
+from tollkeeper.servers.api.schemas import AfterNumber, CodePath, CurrencyPath, Moment, PageLimit
 from tollkeeper.services import wallets
 from tollkeeper.services.fields import check_moment
 from tollkeeper.services.idempotency import Answer, run_once
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/v1/parties/{code}/wallets", dependencies=DOCUMENTED,
 
 @router.post("", status_code=201)
 async def create_wallet(
-    code: schemas.CodePath, body: schemas.NewWallet, context: Context, key: ManageKey
+    code: CodePath, body: schemas.NewWallet, context: Context, key: ManageKey
 ) -> schemas.WalletOut:
     """Give a party an empty wallet in one more currency."""
     wallet = await wallets.create_wallet(
@@ -38,7 +39,7 @@ async def create_wallet(
 
 
 @router.get("")
-async def list_wallets(code: schemas.CodePath, context: Context, _: ReadKey) -> schemas.WalletList:
+async def list_wallets(code: CodePath, context: Context, _: ReadKey) -> schemas.WalletList:
     """Show a party's wallets, one a currency."""
     found = await wallets.get_wallets(context.database, code)
     return schemas.WalletList(items=[schemas.WalletOut.of(wallet) for wallet in found])
@@ -46,8 +47,8 @@ async def list_wallets(code: schemas.CodePath, context: Context, _: ReadKey) -> 
 
 @router.patch("/{currency}")
 async def change_wallet(
-    code: schemas.CodePath,
-    currency: schemas.CurrencyPath,
+    code: CodePath,
+    currency: CurrencyPath,
     body: schemas.WalletTerms,
     context: Context,
     key: ManageKey,
@@ -67,8 +68,8 @@ async def change_wallet(
 
 @router.post("/{currency}/topups", status_code=201, response_model=schemas.PostedOut)
 async def top_up(
-    code: schemas.CodePath,
-    currency: schemas.CurrencyPath,
+    code: CodePath,
+    currency: CurrencyPath,
     body: schemas.TopUp,
     context: Context,
     key: ManageKey,
@@ -99,19 +100,19 @@ async def top_up(
 
 @router.get("/{currency}/statement")
 async def statement(
-    code: schemas.CodePath,
-    currency: schemas.CurrencyPath,
+    code: CodePath,
+    currency: CurrencyPath,
     context: Context,
     _: ReadKey,
     begin: Annotated[
-        schemas.Moment,
+        Moment,
         Query(alias="from", description="Beginning, inclusive; 30 days before `to` if left out."),
     ] = None,
     end: Annotated[
-        schemas.Moment, Query(alias="to", description="End, exclusive; now if left out.")
+        Moment, Query(alias="to", description="End, exclusive; now if left out.")
     ] = None,
-    after: schemas.AfterNumber = 0,
-    limit: schemas.PageLimit = 100,
+    after: AfterNumber = 0,
+    limit: PageLimit = 100,
 ) -> schemas.StatementOut:
     """Show every entry of a period, 93 days at most, between its opening and closing balance."""
     # The moment now belongs to the period: what has just been posted is seen.

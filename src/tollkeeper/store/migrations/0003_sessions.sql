@@ -26,7 +26,7 @@ CREATE TABLE closed_session (
     charge      numeric(28, 8) NOT NULL,
     version     integer NOT NULL,
     body        json NOT NULL,
-    PRIMARY KEY (opened_day, id),
+    PRIMARY KEY (id, opened_day),
     UNIQUE (key, opened_day)
 ) PARTITION BY RANGE (opened_day);
 

@@ -4,6 +4,8 @@
 -- if any of them has changed since, nothing is written (TK001, TK002) and the caller decides
 -- again on what stands now. TK003 is the last guard: holds that the money does not cover.
 -- Locks are taken in one order everywhere: wallets by id, then sessions.
+-- Every row is named by "= ANY (keys)" beside the join: plans are made once, maybe while the tables
+-- are still empty, and this holds them to the index whichever side of the join they begin with.
 CREATE FUNCTION charge_batch_v1(
     batch_at timestamptz,
     w_id bigint[], w_stamp bigint[], w_credit numeric[], w_debit numeric[], w_held numeric[],
@@ -27,6 +29,7 @@ BEGIN
         SELECT count(*) INTO n FROM (
             SELECT w.stamp, g.stamp AS seen
             FROM unnest(w_id, w_stamp) AS g(id, stamp) JOIN wallet w ON w.id = g.id
+            WHERE w.id = ANY (w_id)
             ORDER BY w.id FOR UPDATE OF w
         ) AS locked WHERE locked.stamp = locked.seen;
         IF n <> cardinality(w_id) THEN
@@ -41,9 +44,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(o_id) OR EXISTS (
-            SELECT FROM unnest(o_key) AS o(key) JOIN closed_session s ON s.key = o.key AND s.opened_day = today
-        ) OR EXISTS (
-            SELECT FROM unnest(o_key) AS o(key) JOIN closed_session s ON s.key = o.key AND s.opened_day = today - 1
+            SELECT FROM closed_session s WHERE s.key = ANY (o_key) AND s.opened_day IN (today, today - 1)
         ) THEN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
         END IF;
@@ -53,7 +54,7 @@ BEGIN
         UPDATE live_session s
         SET expires_at = c.expires, version = c.version + 1, body = c.body::json
         FROM unnest(c_key, c_version, c_expires, c_body) AS c(key, version, expires, body)
-        WHERE s.key = c.key AND s.version = c.version;
+        WHERE s.key = ANY (c_key) AND s.key = c.key AND s.version = c.version;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(c_key) THEN
             RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
@@ -63,18 +64,15 @@ BEGIN
     IF cardinality(x_id) > 0 THEN
         -- Version 0 marks a refusal: never live, so there is nothing to take away.
         DELETE FROM live_session s USING unnest(x_key, x_version) AS x(key, version)
-        WHERE s.key = x.key AND s.version = x.version;
+        WHERE s.key = ANY (x_key) AND s.key = x.key AND s.version = x.version;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> (SELECT count(*) FROM unnest(x_version) AS v WHERE v > 0) THEN
             RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
         END IF;
         IF 0 = ANY (x_version) AND (
-            EXISTS (SELECT FROM unnest(x_key) AS x(key) JOIN live_session s ON s.key = x.key)
+            EXISTS (SELECT FROM live_session s WHERE s.key = ANY (x_key))
             OR EXISTS (
-                SELECT FROM unnest(x_key) AS x(key) JOIN closed_session s ON s.key = x.key AND s.opened_day = today
-            )
-            OR EXISTS (
-                SELECT FROM unnest(x_key) AS x(key) JOIN closed_session s ON s.key = x.key AND s.opened_day = today - 1
+                SELECT FROM closed_session s WHERE s.key = ANY (x_key) AND s.opened_day IN (today, today - 1)
             )
         ) THEN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
@@ -89,7 +87,7 @@ BEGIN
         UPDATE closed_session s
         SET charge = l.charge, version = l.version + 1, body = l.body::json
         FROM unnest(l_day, l_id, l_version, l_charge, l_body) AS l(day, id, version, charge, body)
-        WHERE s.opened_day = l.day AND s.id = l.id AND s.version = l.version;
+        WHERE s.id = ANY (l_id) AND s.opened_day = l.day AND s.id = l.id AND s.version = l.version;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(l_id) THEN
             RAISE EXCEPTION 'a closed session has changed' USING ERRCODE = 'TK002';
@@ -124,7 +122,7 @@ BEGIN
                 version = w.version + g.entries, stamp = w.stamp + 1
             FROM unnest(w_id, w_credit, w_debit, w_held, w_live, w_cps_second, w_cps_count, w_entries, w_guarded)
                 AS g(id, credit, debit, held, live, cps_second, cps_count, entries, guarded)
-            WHERE w.id = g.id
+            WHERE w.id = ANY (w_id) AND w.id = g.id
             RETURNING g.guarded, w.credited - w.debited + w.credit_limit - w.held AS available
         )
         SELECT count(*) INTO n FROM changed WHERE guarded AND available < 0;

@@ -1,0 +1,337 @@
+"""The course of the demonstration: set the scene, run the calls, show the end, prove the books."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psycopg
+from rich.console import Console
+from rich.rule import Rule
+
+from tollkeeper.cli.books import render, render_report
+from tollkeeper.cli.common import console
+from tollkeeper.cli.demo.deck import DeckRow, make_deck
+from tollkeeper.cli.demo.scene import (
+    DECK,
+    SWITCH,
+    Customer,
+    create_parties,
+    customers,
+    import_cards,
+)
+from tollkeeper.cli.demo.server import running_server
+from tollkeeper.cli.demo.switch import Switch, percentiles
+from tollkeeper.cli.demo.traffic import Numbers, one_call, plan_calls
+from tollkeeper.cli.demo.view import View
+from tollkeeper.errors import SetupError
+from tollkeeper.services.explain import explain
+from tollkeeper.services.rates import ImportReport
+from tollkeeper.services.verify import verify
+from tollkeeper.settings import Settings, load_settings
+from tollkeeper.store.db import Database
+from tollkeeper.store.embedded import create_database, drop_database
+from tollkeeper.store.migrate import migrate
+from tollkeeper.telemetry import configure_logging
+from tollkeeper.wiring import database_url
+
+DATABASE = "tollkeeper_demo"
+DRAINING, SUSPENDED = "harbour", "mirage"
+PREFIXES_MIN = 20_000
+SETTLE_CALL_SECONDS = 600
+"""Longest wait for calls to end and for forgotten ones to expire, in call seconds, beside a real minute."""
+REFUSALS_SHOWN = 4
+LONG_CALL_SECONDS = 3_600
+DRAIN_CALLS = 200
+REST_SECONDS = 0.25
+TALE_MESSAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    seconds: int
+    speed: int
+    calls_per_second: int
+    seed: int
+    keep: bool
+
+
+def run_demo(options: Options) -> int:
+    """Run the demonstration; 0 if the books hold, else 1."""
+    out = console()
+    settings = load_settings()
+    configure_logging("error", settings.log_format)
+    began = time.monotonic()
+    deck = make_deck()
+    out.print("starting the database ...")
+    with database_url(settings) as base, _own_database(base, keep=options.keep) as url:
+        out.print(f"database {DATABASE} is ready, {_since(began)}")
+        clean = asyncio.run(_run(out, url, deck, options))
+    _print_next(out, settings, options)
+    out.print(f"This took {_since(began)}.")
+    return 0 if clean else 1
+
+
+@contextmanager
+def _own_database(base: str, *, keep: bool) -> Iterator[str]:
+    """A fresh database of the demonstration's own, removed at the end unless it is kept."""
+    try:
+        drop_database(base, DATABASE)
+        url = create_database(base, DATABASE)
+    except psycopg.Error as error:
+        raise SetupError(
+            f"The database {DATABASE} cannot be made here: {' '.join(str(error).split())}. "
+            "Leave TOLLKEEPER_DATABASE_URL out to use a private PostgreSQL."
+        ) from error
+    try:
+        migrate(url)
+        yield url
+    finally:
+        if not keep:
+            drop_database(base, DATABASE)
+
+
+def _head(out: Console, text: str) -> None:
+    """A headline: a rule across a terminal, a line of its own elsewhere."""
+    out.print()
+    out.print(Rule(text, align="left") if out.is_terminal else f"== {text}", markup=False)
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
+
+
+async def _run(out: Console, url: str, deck: list[DeckRow], options: Options) -> bool:
+    cast = customers(seconds=options.seconds, calls_per_second=options.calls_per_second)
+    async with _database(url) as database:
+        await _set_rates(out, database, deck)
+        token = await create_parties(database, cast)
+        for customer in cast:
+            out.print(
+                f"  {customer.code:<10} {customer.name:<18} plan {customer.plan:<7} {customer.story}"
+            )
+        tale = await _run_calls(out, url, token, cast, Numbers(deck), options)
+        return await _prove(out, database, tale)
+
+
+@asynccontextmanager
+async def _database(url: str) -> AsyncIterator[Database]:
+    database = Database(url, size=2)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+# --- rates ---------------------------------------------------------------------------------------
+
+
+async def _set_rates(out: Console, database: Database, deck: list[DeckRow]) -> None:
+    _head(out, "Rate cards")
+    began = time.monotonic()
+
+    def say(report: ImportReport) -> None:
+        nonlocal began
+        out.print(
+            f"{report.file_name}: {report.rows_in} rows in = {report.rows_stored} stored + "
+            f"{report.rows_refused} refused; "
+            f"{_counts(report)}; active as version {report.version} after {_since(began)}",
+            soft_wrap=True,
+        )
+        for refusal in report.refusals[:REFUSALS_SHOWN]:
+            out.print(
+                f"  line {refusal.line} refused: {refusal.field} {refusal.value!r}: {refusal.reason}",
+                markup=False,
+                soft_wrap=True,
+            )
+        began = time.monotonic()
+
+    def progress(*_: object) -> None:
+        pass
+
+    change = await import_cards(database, deck, say=say, progress=progress)
+    countries = len({row.country for row in deck})
+    out.print(f"{DECK} prices {len(deck)} prefixes in {countries} countries.")
+    out.print(
+        f"{change.file_name}, only looked at (--dry-run): {_counts(change)}; nothing is changed",
+        soft_wrap=True,
+    )
+    for move in change.moves[:2]:
+        out.print(
+            f"  {move.status}: {move.destination} ({move.prefix}) "
+            f"{move.old_price} -> {move.new_price} a minute"
+            + (f" from {move.effective:%Y-%m-%d}" if move.effective else " at activation"),
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _counts(report: ImportReport) -> str:
+    return ", ".join(f"{count} {status}" for status, count in report.counts.items() if count)
+
+
+# --- calls ---------------------------------------------------------------------------------------
+
+
+async def _run_calls(
+    out: Console, url: str, token: str, cast: list[Customer], numbers: Numbers, options: Options
+) -> str | None:
+    """Run all calls to their end; returns the id of a call worth explaining."""
+    shares = {customer.code: customer.share for customer in cast}
+    plan = plan_calls(
+        numbers,
+        shares,
+        seconds=options.seconds,
+        calls_per_second=options.calls_per_second,
+        seed=options.seed,
+    )
+    async with running_server(url, speed=options.speed) as address:
+        _head(out, f"Calls at {options.speed} times their speed, by {address}")
+        switch = Switch(address, token, speed=options.speed)
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=10.0) as http:
+            try:
+                async with View(out, http, switch, cast, seconds=options.seconds) as view:
+                    suspending = asyncio.create_task(_suspend(http, view, options.seconds / 2))
+                    watching = asyncio.create_task(_watch(switch, view))
+                    await switch.play(plan)
+                    view.tell("no more calls are begun; those that are up end and are settled")
+                    await suspending
+                    await _drain(switch, view, numbers, len(plan), options)
+                    await _settle(http, switch, view, cast, options)
+                    watching.cancel()
+            finally:
+                await switch.close()
+    _print_traffic(out, switch, view)
+    tales = switch.tally.tales
+    # One that asked for more time once or twice shows everything and still fits on a screen.
+    return min(tales, key=lambda tale: abs(tale[0] - TALE_MESSAGES))[1] if tales else None
+
+
+async def _suspend(http: httpx.AsyncClient, view: View, after: float) -> None:
+    await asyncio.sleep(after)
+    answer = await http.patch(f"/v1/parties/{SUSPENDED}", json={"status": "suspended"})
+    told = "its calls end, new ones are refused" if answer.is_success else answer.text
+    view.tell(f"{SUSPENDED} is suspended: {told}")
+
+
+async def _watch(switch: Switch, view: View) -> None:
+    """Tell when the draining wallet refuses its first call."""
+    while (DRAINING, "insufficient_funds") not in switch.tally.refused:
+        await asyncio.sleep(0.1)
+    view.tell(f"{DRAINING}'s money is used up or held: a call is refused, insufficient_funds")
+
+
+async def _drain(
+    switch: Switch, view: View, numbers: Numbers, count: int, options: Options
+) -> None:
+    """Let the draining customer talk until its wallet is at zero and a call is refused."""
+    random_ = random.Random(options.seed)  # noqa: S311 (a simulation, which must be repeatable)
+    deadline = time.monotonic() + options.seconds + 20
+    for number in range(count + 1, count + DRAIN_CALLS):
+        call = one_call(numbers, number, 0.0, DRAINING, random_, talk_seconds=LONG_CALL_SECONDS)
+        before = switch.tally.granted[DRAINING]
+        await switch.begin(call)
+        refused = switch.tally.granted[DRAINING] == before
+        if refused and (switch.tally.up[DRAINING] == 0 or time.monotonic() > deadline):
+            break
+        if refused:
+            # Others of its calls still hold money; what they give back is used up next.
+            await asyncio.sleep(REST_SECONDS)
+    view.tell(f"{DRAINING} has talked to the end of its money")
+
+
+async def _settle(
+    http: httpx.AsyncClient, switch: Switch, view: View, cast: list[Customer], options: Options
+) -> None:
+    """Wait until every call has ended: by its STOP, or by the server where none came."""
+    patience = 60 + SETTLE_CALL_SECONDS / options.speed
+    deadline = time.monotonic() + patience
+    await switch.finish(patience)
+    while time.monotonic() < deadline:
+        await view.wallets.read(http, cast)
+        left = sum(wallet["live_sessions"] for wallet in view.wallets.by_party.values())
+        if not left:
+            forgotten = switch.tally.fates["crash"]
+            view.tell(f"all is settled; the server closed {forgotten} forgotten calls by itself")
+            return
+        await asyncio.sleep(REST_SECONDS)
+    view.tell(f"{left} calls are still open")
+
+
+def _print_traffic(out: Console, switch: Switch, view: View) -> None:
+    tally = switch.tally
+    p50, p99 = percentiles(tally.latencies)
+    if not out.is_terminal:
+        out.print(view.customers())
+        out.print(view.reasons())
+    out.print(
+        f"{tally.operations} requests over HTTP, each answered after its commit: "
+        f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
+        soft_wrap=True,
+    )
+    _head(out, f"The wallet of {DRAINING} is empty")
+    wallet = view.wallets.by_party[DRAINING]
+    out.print(f"balance {wallet['balance']} {wallet['currency']}, held {wallet['held']}")
+    if (refusal := tally.last_refusal.get(DRAINING)) is not None:
+        shown = {
+            name: refusal[name]
+            for name in (
+                "called",
+                "outcome",
+                "reason",
+                "reason_text",
+                "sip_code",
+                "q850",
+                "granted_seconds",
+            )
+        }
+        out.print(f"The next call got this answer:\n{json.dumps(shown, indent=2)}", markup=False)
+
+
+# --- the proof -----------------------------------------------------------------------------------
+
+
+async def _prove(out: Console, database: Database, tale: str | None) -> bool:
+    _head(out, "The books")
+    began = time.monotonic()
+    report = await verify(database)
+    out.print(render_report(report), markup=False)
+    out.print(f"Proven in {_since(began)}." if report.clean else "The books do not hold.")
+    if tale is not None:
+        _head(out, "One call, explained")
+        out.print(render(await explain(database, f"{SWITCH}/{tale}")), markup=False)
+    return report.clean
+
+
+def _print_next(out: Console, settings: Settings, options: Options) -> None:
+    _head(out, "What to try next")
+    lines = [
+        ("tollkeeper serve", "run the server; it says how to make an API key"),
+        (
+            "tollkeeper rates create SELL --currency USD",
+            "then: tollkeeper rates import FILE --card SELL",
+        ),
+        ("tollkeeper plan create gold --card SELL", "what customers are sold by"),
+        (
+            "tollkeeper party create acme --plan gold --currency USD --top-up 100",
+            "a customer with money",
+        ),
+        ("tollkeeper price 4915112345678 --party acme", "what a call would cost, and why"),
+        ("docs/tutorial", "the same, step by step"),
+    ]
+    if options.keep:
+        lines.insert(
+            0, (f"the database {DATABASE} was kept", "set TOLLKEEPER_DATABASE_URL to look around")
+        )
+    for command, meaning in lines:
+        out.print(f"  {command:<70} {meaning}", markup=False, soft_wrap=True)
