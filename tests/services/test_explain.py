@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -42,7 +43,7 @@ class Desk:
 
     async def page(self, name: str) -> str:
         """What the command prints, on one line, so that the layout does not matter."""
-        console = Console(width=200, record=True, quiet=True)
+        console = Console(width=200, record=True, file=io.StringIO())
         console.print(render(await self.explain(name)), markup=False)
         return " ".join(console.export_text().split())
 

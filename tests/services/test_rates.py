@@ -1,81 +1,38 @@
-"""Rate cards: what an import stores, what activating changes, and what never happens."""
+"""Rate cards: what an import stores, what it changes, and what a lookup finds."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import psycopg
 import pytest
 
+from tests.services.rate_cards import (
+    FIRST,
+    LATER,
+    NOW,
+    activate,
+    everything,
+    load,
+    load_active,
+    price_of,
+    rows_in,
+    with_card,
+)
 from tests.support import World
 from tollkeeper.core.money import Rounding
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
 from tollkeeper.services import rates
-from tollkeeper.services.rates import ImportReport, RateVersion
 from tollkeeper.store.db import Database
 from tollkeeper.store.rates import active_versions, load_card
 from tollkeeper.wire.ratesheet import SheetOptions
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LATER = NOW + timedelta(days=30)
-FIRST = b"""prefix,destination,rate,increments
-44,United Kingdom,0.02,1/1
-447,United Kingdom Mobile,0.05,60/60
-49,Germany,0.01,30/6
-"""
-
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url, size=6)
-    await opened.open()
-    await rates.create_card(opened, code="retail", currency="USD", actor="test")
-    yield opened
-    await opened.close()
-
-
-async def load(
-    database: Database, data: bytes, *, card: str = "retail", now: datetime = NOW, **more: object
-) -> ImportReport:
-    return await rates.import_sheet(
-        database,
-        card=card,
-        data=data,
-        actor="test",
-        now=now,
-        **more,  # type: ignore[arg-type]
-    )
-
-
-async def activate(
-    database: Database, version: int | None, *, card: str = "retail", **more: bool
-) -> RateVersion:
-    assert version is not None
-    return await rates.activate(database, card=card, version=version, actor="test", now=NOW, **more)
-
-
-async def load_active(database: Database, data: bytes, **more: object) -> ImportReport:
-    report = await load(database, data, **more)
-    await activate(database, report.version)
-    return report
-
-
-async def price_of(database: Database, number: str, at: datetime = NOW) -> Decimal:
-    found = await rates.lookup(database, number, card="retail", now=at)
-    return found.chosen.row.tariff.next_price
-
-
-def rows_in(url: str, query: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
-
-
-def everything(url: str) -> list[list[tuple[object, ...]]]:
-    tables = ("rate_card", "rate_version", "rate_row", "rate_refusal", "rate_change", "audit")
-    return [rows_in(url, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+    async with with_card(database_url) as opened:
+        yield opened
 
 
 # --- cards ---------------------------------------------------------------------------------------
@@ -330,113 +287,6 @@ async def test_refused_rows_come_back_as_a_sheet_to_mend(database: Database) -> 
     second = await load(database, mended.encode(), mode="partial")
     assert (second.rows_refused, second.counts["new"], second.row_count) == (0, 2, 3)
     assert "Not read: refused line, refused because." in second.notes
-
-
-# --- activate and roll back ----------------------------------------------------------------------
-
-
-async def test_a_version_is_activated_once(database: Database) -> None:
-    await load_active(database, FIRST)
-    with pytest.raises(Conflict, match="already active"):
-        await activate(database, 1)
-
-
-async def test_of_two_who_activate_the_same_version_at_once_one_wins(database: Database) -> None:
-    await load(database, FIRST)
-    outcomes = await asyncio.gather(
-        *(activate(database, 1) for _ in range(5)), return_exceptions=True
-    )
-    lost = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
-    assert (len(outcomes), len(lost)) == (5, 4)
-    assert {error.code for error in lost} == {"already_active"}
-
-
-async def test_of_two_drafts_activated_at_once_the_second_is_told_its_base_has_changed(
-    database: Database,
-) -> None:
-    await load_active(database, FIRST)
-    for price in (b"0.03", b"0.04"):
-        await load(database, FIRST.replace(b"0.02", price))
-    outcomes = await asyncio.gather(
-        activate(database, 2), activate(database, 3), return_exceptions=True
-    )
-    (lost,) = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
-    (won,) = [outcome for outcome in outcomes if isinstance(outcome, RateVersion)]
-    assert lost.code == "base_changed"
-    assert f"version {won.version} is active now" in lost.detail
-    (card,) = await rates.list_cards(database)
-    assert card.active_version == won.version
-    other = 5 - won.version
-    forced = await activate(database, other, force=True)
-    assert (forced.status, forced.replaced_version) == ("active", won.version)
-
-
-async def test_rolling_back_returns_to_the_version_before_as_it_was(
-    database: Database, database_url: str
-) -> None:
-    await load_active(database, FIRST)
-    before = rows_in(database_url, "SELECT * FROM rate_row WHERE version_id = 1 ORDER BY row_no")
-    await load_active(database, FIRST.replace(b"0.02", b"0.03"))
-    await load_active(database, FIRST.replace(b"0.02", b"0.04"))
-    for version, price in ((2, "0.03"), (1, "0.02")):
-        made = await rates.roll_back(database, card="retail", actor="test", now=LATER)
-        assert (made.version, made.status) == (version, "active")
-        assert await price_of(database, "442071838750") == Decimal(price)
-    with pytest.raises(Conflict) as caught:
-        await rates.roll_back(database, card="retail", actor="test", now=LATER)
-    assert caught.value.code == "nothing_to_roll_back"
-    after = rows_in(database_url, "SELECT * FROM rate_row WHERE version_id = 1 ORDER BY row_no")
-    assert after == before
-    with pytest.raises(Conflict, match="roll back to return to it"):
-        await activate(database, 3)
-
-
-async def test_a_version_that_was_rolled_back_is_not_what_a_later_one_returns_to(
-    database: Database,
-) -> None:
-    await load_active(database, FIRST)
-    await load_active(database, FIRST.replace(b"0.02", b"0.03"))
-    await rates.roll_back(database, card="retail", actor="test", now=NOW)
-    await load_active(database, FIRST.replace(b"0.02", b"0.04"))
-    made = await rates.roll_back(database, card="retail", actor="test", now=NOW)
-    assert made.version == 1
-
-
-async def test_two_who_roll_back_the_same_version_go_back_one_step_only(
-    database: Database,
-) -> None:
-    for price in (b"0.02", b"0.03", b"0.04"):
-        await load_active(database, FIRST.replace(b"0.02", price))
-    outcomes = await asyncio.gather(
-        *(
-            rates.roll_back(database, card="retail", actor="test", now=NOW, expected=3)
-            for _ in range(2)
-        ),
-        return_exceptions=True,
-    )
-    (lost,) = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
-    assert lost.code == "active_changed"
-    (card,) = await rates.list_cards(database)
-    assert card.active_version == 2
-
-
-async def test_an_activation_is_announced_and_written_down(
-    database: Database, database_url: str
-) -> None:
-    await load(database, FIRST)
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener:
-        await listener.execute("LISTEN tollkeeper")
-        await activate(database, 1)
-        heard = [notice.payload async for notice in listener.notifies(timeout=5, stop_after=1)]
-    async with database.read() as connection:
-        (card_id,) = await active_versions(connection)
-    assert heard == [f"card:{card_id}"]
-    trail = rows_in(database_url, "SELECT actor, action, subject FROM audit ORDER BY id")
-    assert trail == [
-        ("test", "card.create", "card retail"),
-        ("test", "card.import", "card retail"),
-        ("test", "card.activate", "card retail"),
-    ]
 
 
 # --- compiled ------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def main() -> int:
         simulation = Simulation(seed)
         try:
             print_of_run = simulation.run()
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever broke, its seed is told
             traceback.print_exc()
             print(f"\nseed {seed} broke; its plan: {simulation.plan}")
             print(f"replay it with: python -m tests.sim --seed {seed}")

@@ -29,6 +29,7 @@ class CallStory:
     answered: set[int] = field(default_factory=set)
     stop_answered: bool = False
     replies: dict[str, Reply] = field(default_factory=dict)
+    requests: dict[str, bytes] = field(default_factory=dict)
 
 
 class Model:

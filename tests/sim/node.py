@@ -151,6 +151,8 @@ class Node:
             await asyncio.gather(*requests)
 
 
-def no_limits(max_seconds: int = 900) -> Limits:
+def no_limits(*, suspended: bool = False, kill_on_suspend: bool = False) -> Limits:
     """What a party may do unless the operator says otherwise."""
-    return Limits(max_seconds=max_seconds, max_sessions=40, max_cost=Decimal(30))
+    return Limits(
+        suspended, kill_on_suspend, max_sessions=40, max_cost=Decimal(30), max_seconds=900
+    )

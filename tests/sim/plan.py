@@ -78,5 +78,5 @@ def plan(seed: int) -> Plan:
         optimistic=chance.random() < 0.8,
         batch_max=chance.choice([1, 4, 512]),
         queue_max=chance.choice([8, 4096]),
-        money=D(chance.choice([1, 5, 50])),
+        money=D(chance.choice([2, 20, 200])),
     )

@@ -21,6 +21,7 @@ from tollkeeper.core.records import (
 if TYPE_CHECKING:
     from tests.sim.loop import VirtualLoop
 
+FINAL_ERRORS = {"unknown_session", "session_refused", "message_id_reused"}
 ANSWER_SECONDS = 3.0
 """How long a switch waits for an answer (its Tx timer)."""
 
@@ -52,6 +53,7 @@ class Call:
         self.says_start = chance.random() < 0.9
         self.obeys = chance.random() < 0.93
         self.stop_lost = chance.random() < 0.05
+        self.stop_after = chance.choice([0.0] * 9 + [400.0])
         self.slice = chance.choice([20, 60, 300])
         self.cut = asyncio.Event()
         self.messages = 0
@@ -111,7 +113,7 @@ class Switch:
         request = msgspec.json.encode({"type": type(command).__name__, **content})
         for attempt in range(tries):
             answer = await self._wire.ask(call.party, command, message_id, request, ANSWER_SECONDS)
-            if isinstance(answer, Reply) or answer in {"unknown_session", "session_refused"}:
+            if isinstance(answer, Reply) or answer in FINAL_ERRORS:
                 return answer
             await asyncio.sleep(min(60.0, 0.5 * 2**attempt) * self._chance.uniform(0.9, 1.1))
         return None
@@ -122,6 +124,10 @@ class Switch:
                 call.key, call.party, "4420", requested_seconds=call.slice,
                 start_expected=call.says_start,
             )  # fmt: skip
+            if self._chance.random() < 0.03:
+                # A switch in confusion: the same id for two calls. One of them is an error.
+                other = msgspec.structs.replace(command, called="331")
+                self._run(self._say(call, other, "authorise", called="331"))
             reply = await self._send(call, command, "authorise", 2, party=call.party)
             if not isinstance(reply, Reply):
                 # The caller has gone elsewhere; the hold, if there is one, must end by itself.
@@ -133,6 +139,7 @@ class Switch:
             await asyncio.sleep(call.ring)
             used_ms = await self._talk(call, reply.granted_seconds) if call.answered else 0
             if not call.stop_lost:
+                await asyncio.sleep(call.stop_after)
                 await self._stop(call, used_ms)
         finally:
             self.calls.pop(call.key, None)
@@ -173,8 +180,8 @@ class Switch:
                 # No more will come: talk on to the end of what was granted.
                 next_interim = max(granted, used() + 10.0)
 
-    async def _say(self, call: Call, command: Command, message_id: str) -> None:
-        await self._send(call, command, message_id, 2)
+    async def _say(self, call: Call, command: Command, message_id: str, **content: object) -> None:
+        await self._send(call, command, message_id, 2, **content)
 
     async def _stop(self, call: Call, used_ms: int) -> None:
         """Report the end until it is confirmed, for hours if need be."""

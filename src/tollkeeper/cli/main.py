@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from importlib.metadata import version
-from importlib.util import find_spec
 
 from cyclopts import App, Parameter
 
@@ -17,34 +16,41 @@ EXIT_ERROR = 1
 EXIT_SETUP = 2
 EXIT_INTERRUPTED = 130
 
-app = App(
-    name="tollkeeper",
-    help="Billing and real-time charging for wholesale telecom carriers.",
-    version=lambda: version("tollkeeper"),
-    default_parameter=Parameter(negative_iterable=()),
-    suppress_keyboard_interrupt=False,
-)
-
-# Named, not imported: a command loads only what it needs, so that each starts at once.
-_COMMANDS = {
-    "serve": "tollkeeper.cli.serve:serve",
-    "demo": "tollkeeper.cli.demo:demo",
-    "doctor": "tollkeeper.cli.doctor:doctor",
-    "migrate": "tollkeeper.cli.serve:migrate",
-    "rates": "tollkeeper.cli.rates:app",
-    "price": "tollkeeper.cli.price:price",
-    "party": "tollkeeper.cli.parties:party_app",
-    "plan": "tollkeeper.cli.parties:plan_app",
-    "wallet": "tollkeeper.cli.wallet:app",
-    "key": "tollkeeper.cli.keys:key_app",
-    "switch": "tollkeeper.cli.keys:switch_app",
-    "explain": "tollkeeper.cli.books:explain",
-    "verify": "tollkeeper.cli.books:verify",
-    "bench": "tollkeeper.cli.bench:app",
+# Named, not imported: a command loads only what it needs, so that each starts at once, and the list
+# of commands is shown without loading any.
+COMMANDS = {
+    "serve": ("tollkeeper.cli.serve:serve", "Run the server."),
+    "demo": ("tollkeeper.cli.demo:demo", "Watch simulated calls being charged, and the proof."),
+    "doctor": ("tollkeeper.cli.doctor:doctor", "Say what is wrong with this set-up."),
+    "migrate": ("tollkeeper.cli.serve:migrate", "Bring the database to this release."),
+    "rates": ("tollkeeper.cli.rates:app", "Rate cards: import, compare, activate, look up."),
+    "price": ("tollkeeper.cli.price:price", "Price a call, with the arithmetic."),
+    "party": ("tollkeeper.cli.parties:party_app", "Customers, resellers, vendors."),
+    "plan": ("tollkeeper.cli.parties:plan_app", "Rate plans: what customers are sold by."),
+    "wallet": ("tollkeeper.cli.wallet:app", "A party's money: show, top up, bound, statement."),
+    "key": ("tollkeeper.cli.keys:key_app", "API keys: create, list, revoke."),
+    "switch": ("tollkeeper.cli.keys:switch_app", "Where switches take the request to end a call."),
+    "explain": ("tollkeeper.cli.books:explain", "Explain a call's charge."),
+    "verify": ("tollkeeper.cli.books:verify", "Prove the books."),
+    "bench": ("tollkeeper.cli.bench.run:app", "Measure, and write bench.json."),
 }
-for _name, _place in _COMMANDS.items():
-    if find_spec(_place.partition(":")[0]) is not None:
-        app.command(_place, name=_name)
+
+
+def make_app(arguments: list[str]) -> App:
+    """The program's commands; the one that is asked for speaks for itself, at full length."""
+    app = App(
+        name="tollkeeper",
+        help="Billing and real-time charging for wholesale telecom carriers.",
+        version=lambda: version("tollkeeper"),
+        default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,
+    )
+    for name, (place, summary) in COMMANDS.items():
+        if arguments[:1] == [name]:
+            app.command(place, name=name)
+        else:
+            app.command(place, name=name, help=summary)
+    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; whatever goes wrong is one sentence on standard error."""
     try:
-        result = app(arguments, result_action="return_value")
+        result = make_app(arguments)(arguments, result_action="return_value")
         sys.stdout.flush()
     except TollkeeperError as error:
         _tell(error.detail)

@@ -8,6 +8,9 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -75,20 +78,19 @@ def run_server(config: uvicorn.Config, listener: socket.socket) -> None:
         SetupError: the application did not start.
     """
     server = uvicorn.Server(config)
-    try:
+    # The server stops in good order by itself, and then passes the signal on.
+    with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # the server has stopped in good order and passes the signal on
     if not server.started:
         raise SetupError("The server did not start; the log above says why.")
 
 
 def server_config(
-    app: uvicorn._types.ASGIApplication | str, *, factory: bool = False, workers: int = 1
+    app: Callable[..., Any] | str, *, factory: bool = False, workers: int = 1
 ) -> uvicorn.Config:
     """How HTTP is served, here and in the demonstration."""
     return uvicorn.Config(
-        app,
+        cast("Any", app),  # uvicorn spells out what ASGI's own types leave open
         factory=factory,
         workers=workers,
         loop="uvloop",
@@ -108,6 +110,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         SetupError: the address is not ours or the port is taken.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -118,6 +121,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
         listener.set_inheritable(True)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise SetupError(
             f"Cannot listen on {host} port {port} ({error.strerror or error}); "
             "choose another with --host and --port."

@@ -16,6 +16,7 @@ from tollkeeper.core.records import Expire, Kill
 from tollkeeper.errors import Busy, Conflict, TollkeeperError
 from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
+from tollkeeper.services.tasks import end
 from tollkeeper.store import outbox
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.sessions import due_to_expire, to_kill
@@ -55,9 +56,7 @@ class Timers:
 
     async def stop(self) -> None:
         """End all jobs; what was not finished is done by the next process."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._tasks = []
 
     async def expire_due(self) -> bool:

@@ -16,6 +16,7 @@ import structlog
 from tollkeeper.core.records import Limits
 from tollkeeper.core.tariff import Card
 from tollkeeper.errors import Busy, NotFound
+from tollkeeper.services.tasks import end
 from tollkeeper.store.db import OPTIONS, Connection, Database
 from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties, read_plan_cards
 from tollkeeper.store.rates import active_versions, load_card
@@ -133,8 +134,7 @@ class Directory:
     async def stop(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
             self._task = None
 
     async def _run(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime
 
 from tollkeeper.core.batch import (
@@ -32,6 +31,7 @@ from tollkeeper.core.records import (
 from tollkeeper.errors import Busy, TollkeeperError
 from tollkeeper.services.picture import Item, Outcomes, Picture
 from tollkeeper.services.ports import Book, ChargingStore
+from tollkeeper.services.tasks import end
 
 SHED_SHARE = 0.75
 """New calls are refused as busy when this much of the lane is full; the rest is for calls that are up."""
@@ -117,10 +117,7 @@ class Lane:
         """Finish what waits, then end."""
         if self._task is not None:
             await self._idle.wait()
-            for task in (self._task, self._sweeper):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await end([self._task, self._sweeper])
             self._task = None
         await self._store.close()
 
@@ -188,6 +185,8 @@ class Lane:
                 self._fail(items, Busy("the service is stopping", code="stopping"))
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it was, the waiting are answered
+                # One thing at a time on the connection: what is under way comes to its end first.
+                await self._land()
                 await self._give_up(items, error)
 
     async def _process(self, items: list[Item]) -> None:
@@ -250,6 +249,9 @@ class Lane:
                 return
             except GuardRefused as error:
                 self._note_stale(items)
+                if len(items) > 1:
+                    # Late usage may have spoilt what another was to hold: alone each has its answer.
+                    raise
                 if attempt == ATTEMPTS - 1:
                     raise Busy(
                         f"the books refuse this batch: {error}", code="guard_refused"

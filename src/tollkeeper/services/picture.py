@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import msgspec
 
@@ -19,6 +19,7 @@ from tollkeeper.core.records import (
     Authorise,
     Command,
     Decision,
+    Expire,
     Limits,
     Policy,
     Reply,
@@ -100,7 +101,7 @@ class Picture:
         for item in items:
             if item.future.done():
                 continue
-            known = self._sessions.get(item.command.key)
+            known = self._recall(item.command)
             answered = known.messages.get(item.message_id) if known is not None else None
             if answered is None:
                 fresh.append(item)
@@ -116,20 +117,38 @@ class Picture:
                 )
         return fresh
 
+    def _recall(self, command: Command) -> Known | None:
+        """The session of a command; an id whose session is long over is free for a new one."""
+        known = self._sessions.get(command.key)
+        if known is None or known.session.open or not isinstance(command, Authorise):
+            return known
+        if known.session.opened_at.date() >= self._since():
+            return known
+        del self._sessions[command.key]
+        return None
+
+    def _since(self) -> date:
+        return self._clock().date() - timedelta(days=KEY_DAYS)
+
     # --- knowing -------------------------------------------------------------------------------------
 
     async def know_unknown(self, items: list[Item]) -> list[Item]:
         """Read what is not in memory; a new session is taken to be new until the store says otherwise."""
-        wanted = [i.command.key for i in items if not isinstance(i.command, Authorise)]
-        return await self.know(items, [key for key in wanted if key not in self._sessions])
+        wanted = [
+            item.command.key
+            for item in items
+            # Whether a session's time is over only the store knows: others may have moved its end.
+            if isinstance(item.command, Expire)
+            or (not isinstance(item.command, Authorise) and item.command.key not in self._sessions)
+        ]
+        return await self.know(items, wanted)
 
     async def know(self, items: list[Item], keys: list[str]) -> list[Item]:
         """Read sessions by key into the cache and answer repeats that this uncovers."""
         if not keys:
             return items
         old = [item.command.key for item in items if not isinstance(item.command, Authorise)]
-        since = self._clock().date() - timedelta(days=KEY_DAYS)
-        found = await self._store.load(keys, since, everywhere=old)
+        found = await self._store.load(keys, self._since(), everywhere=old)
         for key in keys:
             if key in found:
                 self._sessions[key] = found[key]

@@ -253,7 +253,7 @@ def _server(url: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "tollkeeper.cli.main", "serve", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("tollkeeper")), "serve", "--port", str(port)]
     environment = {**os.environ, "TOLLKEEPER_DATABASE_URL": url, "TOLLKEEPER_LOG_LEVEL": "warning"}
     process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own program
     try:

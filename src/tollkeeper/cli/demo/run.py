@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ from tollkeeper.errors import SetupError
 from tollkeeper.services.explain import explain
 from tollkeeper.services.rates import ImportReport
 from tollkeeper.services.verify import verify
-from tollkeeper.settings import Settings, load_settings
+from tollkeeper.settings import load_settings
 from tollkeeper.store.db import Database
 from tollkeeper.store.embedded import create_database, drop_database
 from tollkeeper.store.migrate import migrate
@@ -75,7 +75,7 @@ def run_demo(options: Options) -> int:
     with database_url(settings) as base, _own_database(base, keep=options.keep) as url:
         out.print(f"database {DATABASE} is ready, {_since(began)}")
         clean = asyncio.run(_run(out, url, deck, options))
-    _print_next(out, settings, options)
+    _print_next(out, options)
     out.print(f"This took {_since(began)}.")
     return 0 if clean else 1
 
@@ -187,12 +187,15 @@ async def _run_calls(
 ) -> str | None:
     """Run all calls to their end; returns the id of a call worth explaining."""
     shares = {customer.code: customer.share for customer in cast}
-    plan = plan_calls(
-        numbers,
-        shares,
-        seconds=options.seconds,
-        calls_per_second=options.calls_per_second,
-        seed=options.seed,
+    plan = list(
+        plan_calls(
+            numbers,
+            shares,
+            seconds=options.seconds,
+            calls_per_second=options.calls_per_second,
+            seed=options.seed,
+            punctual=DRAINING,
+        )
     )
     async with running_server(url, speed=options.speed) as address:
         _head(out, f"Calls at {options.speed} times their speed, by {address}")
@@ -202,13 +205,12 @@ async def _run_calls(
             try:
                 async with View(out, http, switch, cast, seconds=options.seconds) as view:
                     suspending = asyncio.create_task(_suspend(http, view, options.seconds / 2))
-                    watching = asyncio.create_task(_watch(switch, view))
+                    switch.on_refusal = _teller(view)
                     await switch.play(plan)
                     view.tell("no more calls are begun; those that are up end and are settled")
                     await suspending
                     await _drain(switch, view, numbers, len(plan), options)
                     await _settle(http, switch, view, cast, options)
-                    watching.cancel()
             finally:
                 await switch.close()
     _print_traffic(out, switch, view)
@@ -224,11 +226,16 @@ async def _suspend(http: httpx.AsyncClient, view: View, after: float) -> None:
     view.tell(f"{SUSPENDED} is suspended: {told}")
 
 
-async def _watch(switch: Switch, view: View) -> None:
-    """Tell when the draining wallet refuses its first call."""
-    while (DRAINING, "insufficient_funds") not in switch.tally.refused:
-        await asyncio.sleep(0.1)
-    view.tell(f"{DRAINING}'s money is used up or held: a call is refused, insufficient_funds")
+def _teller(view: View) -> Callable[[str, str], None]:
+    """Tells of the first refusal for want of money."""
+    told: set[str] = set()
+
+    def tell(party: str, reason: str) -> None:
+        if reason == "insufficient_funds" and party not in told:
+            told.add(party)
+            view.tell(f"{party}'s money is used up or held: a call is refused, {reason}")
+
+    return tell
 
 
 async def _drain(
@@ -257,15 +264,18 @@ async def _settle(
     patience = 60 + SETTLE_CALL_SECONDS / options.speed
     deadline = time.monotonic() + patience
     await switch.finish(patience)
-    while time.monotonic() < deadline:
+    while True:
         await view.wallets.read(http, cast)
         left = sum(wallet["live_sessions"] for wallet in view.wallets.by_party.values())
-        if not left:
-            forgotten = switch.tally.fates["crash"]
-            view.tell(f"all is settled; the server closed {forgotten} forgotten calls by itself")
-            return
+        if not left or time.monotonic() > deadline:
+            break
         await asyncio.sleep(REST_SECONDS)
-    view.tell(f"{left} calls are still open")
+    forgotten = switch.tally.fates["crash"]
+    view.tell(
+        f"{left} calls are still open"
+        if left
+        else f"all is settled; the server closed {forgotten} forgotten calls by itself"
+    )
 
 
 def _print_traffic(out: Console, switch: Switch, view: View) -> None:
@@ -313,7 +323,7 @@ async def _prove(out: Console, database: Database, tale: str | None) -> bool:
     return report.clean
 
 
-def _print_next(out: Console, settings: Settings, options: Options) -> None:
+def _print_next(out: Console, options: Options) -> None:
     _head(out, "What to try next")
     lines = [
         ("tollkeeper serve", "run the server; it says how to make an API key"),

@@ -12,10 +12,8 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
-import uvicorn
 
 from tollkeeper.cli.serve import URL_VARIABLE, bind, run_server, server_config
 from tollkeeper.errors import SetupError
@@ -53,7 +51,8 @@ async def running_server(url: str, *, speed: int) -> AsyncIterator[str]:
         )
         try:
             if not await _answers(address, process):
-                tail = Path(log.name).read_text(errors="replace").splitlines()[-LOG_TAIL:]
+                log.seek(0)
+                tail = log.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
                 raise SetupError("\n  ".join(["The demonstration's server did not start:", *tail]))
             yield address
         finally:
@@ -86,7 +85,7 @@ def main(descriptor: int, speed: int) -> None:
     """Serve on an inherited socket until standard input ends: so no server outlives its parent."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
-    config: uvicorn.Config = server_config(application(scaled_clock(speed)))
+    config = server_config(application(scaled_clock(speed)))
     with socket.socket(fileno=descriptor) as listener:
         run_server(config, listener)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,8 @@ ATTEMPTS = 8
 LATE_SECONDS = 90
 """So many call seconds after a grant a server surely has closed the session: 60 of grace, and its timer."""
 RECENT = 4000
-CONNECTIONS = 64
+CONNECTIONS = 24
+"""Requests under way at once. More wait here: httpx's own queue takes ever longer as it grows."""
 
 
 @dataclass(slots=True)
@@ -84,6 +85,7 @@ class Switch:
 
     def __init__(self, base_url: str, token: str, *, speed: int) -> None:
         self.tally = Tally()
+        self.on_refusal: Callable[[str, str], None] = lambda _party, _reason: None
         self._speed = speed
         self._http = httpx.AsyncClient(
             base_url=base_url,
@@ -91,6 +93,7 @@ class Switch:
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             timeout=10.0,
         )
+        self._turn = asyncio.Semaphore(CONNECTIONS)
         self._calls: set[asyncio.Task[None]] = set()
 
     async def play(self, calls: list[PlannedCall]) -> None:
@@ -148,6 +151,7 @@ class Switch:
         if answer["outcome"] == "refused":
             self.tally.refused[call.party, answer["reason"]] += 1
             self.tally.last_refusal[call.party] = {"called": call.called, **answer}
+            self.on_refusal(call.party, answer["reason"])
             return
         self.tally.granted[call.party] += 1
         await self._pass(call.ring_seconds)
@@ -197,7 +201,8 @@ class Switch:
                 self.tally.fates[Fate.REORDERED] += 1
                 old = {"used_seconds": before, "request_id": f"overtaken-{before}"}
                 await self._send(f"{path}/update", old, Slip.NONE)
-            if answer["terminate"]:
+            # Closed by the server in the meantime: it heard nothing of this call for too long.
+            if answer["terminate"] or answer["outcome"] == "closed":
                 self.tally.cut[call.party] += 1
                 break
         return used, messages
@@ -218,22 +223,23 @@ class Switch:
             await self._post(path, content)
             await asyncio.sleep(RETRY_SECONDS)
         elif slip is Slip.TWICE:
-            first, _ = await asyncio.gather(self._post(path, content), self._post(path, content))
-            return first
+            answers = await asyncio.gather(self._post(path, content), self._post(path, content))
+            return answers[0]
         return await self._post(path, content)
 
     async def _post(self, path: str, content: bytes) -> dict[str, Any]:
         """Ask until the server answers; a busy server is asked again, as its answer says."""
         problem = "no answer"
         for _ in range(ATTEMPTS):
-            began = time.monotonic()
             try:
-                response = await self._http.post(path, content=content)
+                async with self._turn:
+                    began = time.monotonic()
+                    response = await self._http.post(path, content=content)
+                    now = time.monotonic()
             except httpx.TransportError as error:
                 problem = type(error).__name__
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            now = time.monotonic()
             self.tally.operations += 1
             self.tally.recent.append((now, now - began))
             self.tally.latencies.append(now - began)

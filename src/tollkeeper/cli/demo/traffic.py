@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from phonenumbers import PhoneNumberType, country_code_for_region, example_number_for_type
@@ -123,20 +123,20 @@ def _filled(prefix: str, length: int, random_: random.Random) -> str:
 
 
 def plan_calls(
-    numbers: Numbers, parties: dict[str, float], *, seconds: int, calls_per_second: int, seed: int
-) -> list[PlannedCall]:
-    """All calls of a run in the order of their beginning; ``parties`` gives each one's share."""
-    random_ = random.Random(seed)  # noqa: S311 (a simulation, which must be repeatable)
-    return list(_calls(numbers, parties, seconds, calls_per_second, random_))
-
-
-def _calls(
     numbers: Numbers,
     parties: dict[str, float],
+    *,
     seconds: int,
     calls_per_second: int,
-    random_: random.Random,
+    seed: int,
+    punctual: str = "",
 ) -> Iterator[PlannedCall]:
+    """All calls of a run in the order of their beginning; ``parties`` gives each one's share.
+
+    No STOP of the party ``punctual`` is late: usage reported after the end is charged even where
+    the money is gone, and would take its wallet below zero.
+    """
+    random_ = random.Random(seed)  # noqa: S311 (a simulation, which must be repeatable)
     at, number = 0.0, 0
     codes, shares = list(parties), list(parties.values())
     while True:
@@ -145,7 +145,9 @@ def _calls(
             return
         number += 1
         (party,) = random_.choices(codes, shares)
-        yield one_call(numbers, number, at, party, random_)
+        call = one_call(numbers, number, at, party, random_)
+        late = call.fate is Fate.LATE and party == punctual
+        yield replace(call, fate=Fate.NONE) if late else call
 
 
 def one_call(

@@ -33,6 +33,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_MAX = 16 * 1024
+_CHARGERS = frozenset({"charge", "manage"})
+_QUOTERS = _CHARGERS | {"read"}
+"""Scopes that may ask for a price: who may charge a call, and who may look."""
 SESSION_ID = r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,127}"
 TEXT = r"^[ -~]*$"
 
@@ -188,7 +191,7 @@ class ChargingApp:
         began = perf_counter()
         retry = False
         try:
-            key = self._authenticate(scope["headers"], "read" if action == "quote" else "charge")
+            key = self._authenticate(scope["headers"], _QUOTERS if action == "quote" else _CHARGERS)
             body = await _read_body(receive)
             request = _decode(action, body)
             status, content = 200, await self._act(action, session_id, key, request)
@@ -211,7 +214,9 @@ class ChargingApp:
         await send({"type": "http.response.body", "body": content})
         observe_charging(action, status, perf_counter() - began)
 
-    def _authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: str) -> ApiKey:
+    def _authenticate(
+        self, headers: Iterable[tuple[bytes, bytes]], scopes: frozenset[str]
+    ) -> ApiKey:
         for name, value in headers:
             if name == b"authorization":
                 kind, _, token = value.partition(b" ")
@@ -222,9 +227,9 @@ class ChargingApp:
                 )
                 if key is None:
                     break
-                if scope not in key.scopes and "manage" not in key.scopes:
+                if scopes.isdisjoint(key.scopes):
                     raise Forbidden(
-                        f'the key "{key.name}" does not have the scope "{scope}"',
+                        f'the key "{key.name}" does not have the scope "charge"',
                         code="scope_missing",
                     )
                 return key
@@ -291,7 +296,7 @@ class ChargingApp:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

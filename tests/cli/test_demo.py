@@ -1,0 +1,65 @@
+"""A short run of the demonstration, as a newcomer starts it: without a terminal, on the real server."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Command
+from tollkeeper.cli.demo.run import DATABASE
+from tollkeeper.store.embedded import EmbeddedPostgres, drop_database, with_database
+
+
+def test_a_short_run_drains_a_wallet_and_proves_the_books(
+    tollkeeper: Command, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with 0, everything was seen, and the database that was kept says the same."""
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", postgres_server.url)
+    ran = tollkeeper(
+        "demo",
+        "--seconds",
+        "4",
+        "--speed",
+        "40",
+        "--calls-per-second",
+        "40",
+        "--seed",
+        "7",
+        "--keep",
+    )
+    try:
+        assert ran.code == 0, ran.out + ran.err
+        assert "Traceback" not in ran.out + ran.err
+        # The deck went in by the ordinary import, and every row is accounted for.
+        rows = re.search(r"world\.csv: (\d+) rows in = (\d+) stored \+ (\d+) refused", ran.out)
+        assert rows is not None
+        assert int(rows[2]) >= 20_000
+        assert int(rows[1]) == int(rows[2]) + int(rows[3])
+        assert "increased" in ran.out
+        # One wallet ran dry, and the next call was refused for it.
+        assert "balance 0.00 USD, held 0.00" in ran.out
+        assert '"reason": "insufficient_funds"' in ran.out
+        assert "mirage is suspended: its calls end" in ran.out
+        # All calls were settled, the books hold, one call is explained.
+        assert "all is settled" in ran.out
+        assert "The books hold" in ran.out
+        assert re.search(r"Charge: \d+\.\d+ USD", ran.out)
+        assert "tollkeeper serve" in ran.out
+        with psycopg.connect(with_database(postgres_server.url, DATABASE)) as connection:
+            state = connection.execute(
+                "SELECT w.credited - w.debited, w.held, w.live, (SELECT count(*) FROM live_session) "
+                "FROM wallet w JOIN party p ON p.id = w.party_id WHERE p.code = 'harbour'"
+            ).fetchone()
+            assert state == (0, 0, 0, 0)
+    finally:
+        drop_database(postgres_server.url, DATABASE)
+
+
+def test_options_that_make_no_sense_are_refused_at_once(tollkeeper: Command) -> None:
+    """Before anything is loaded or started."""
+    for wrong in (("--seconds", "1"), ("--speed", "1000"), ("--calls-per-second", "0")):
+        ran = tollkeeper("demo", *wrong)
+        assert ran.code != 0
+        assert "Traceback" not in ran.err
