@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 
+import httpx
 import psycopg
 import pytest
 
@@ -12,6 +17,7 @@ from tollkeeper.cli.demo.run import DATABASE
 from tollkeeper.store.embedded import EmbeddedPostgres, drop_database, with_database
 
 
+@pytest.mark.slow
 def test_a_short_run_drains_a_wallet_and_proves_the_books(
     tollkeeper: Command, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +61,38 @@ def test_a_short_run_drains_a_wallet_and_proves_the_books(
             assert state == (0, 0, 0, 0)
     finally:
         drop_database(postgres_server.url, DATABASE)
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_it_quietly_and_leaves_nothing_behind(
+    postgres_server: EmbeddedPostgres,
+) -> None:
+    """Ctrl+C while calls are up: the server of its own is stopped, its database is removed."""
+    environment = {**os.environ, "TOLLKEEPER_DATABASE_URL": postgres_server.url}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tollkeeper", "demo", "--seconds", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        address = None
+        for line in process.stdout:
+            if found := re.search(r"Calls at .* by (http://[0-9.:]+)", line):
+                address = found[1]
+                break
+        assert address is not None
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == ""
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/healthz")
+    with psycopg.connect(postgres_server.url) as connection:
+        left = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE])
+        assert left.fetchone() is None
 
 
 def test_options_that_make_no_sense_are_refused_at_once(tollkeeper: Command) -> None:

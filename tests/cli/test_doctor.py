@@ -12,7 +12,7 @@ from tollkeeper.cli.serve import bind
 from tollkeeper.services.doctor import Check, Level, check_database, check_machine
 from tollkeeper.settings import Settings, load_settings
 from tollkeeper.store import doctor as store
-from tollkeeper.store.embedded import drop_database
+from tollkeeper.store.embedded import drop_database, with_database
 
 
 def level_of(checks: list[Check], what: str) -> Level:
@@ -109,7 +109,7 @@ async def test_a_database_that_is_not_utf8_fails(settings: Settings, on_database
         on_database,
         f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'",
     )
-    url = on_database.replace(on_database.split("/")[-1].split("?")[0], name)
+    url = with_database(on_database, name)
     try:
         assert level_of(await check_database(url, settings), "database encoding") is Level.FAIL
     finally:

@@ -20,7 +20,7 @@ class Change(StrEnum):
     LATE = "late"
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """One decision to be stored, with the message that caused it.
 
     ``digest`` is a hash of the message's content: the same ``message_id`` with another digest is
@@ -58,7 +58,7 @@ def change_of(before: Session | None, decision: Decision) -> Change:
     return Change.CLOSE if after.state is State.CLOSED else Change.UPDATE
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A message that was applied, and what it was answered."""
 
     digest: str

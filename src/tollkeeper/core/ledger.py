@@ -60,7 +60,7 @@ ON_CREDIT = frozenset({Code.OVERRUN, Code.LATE})
 """Codes that may take a wallet below its limit, because the service was already used."""
 
 
-class Posting(msgspec.Struct, frozen=True):
+class Posting(msgspec.Struct, frozen=True, gc=False):
     """One entry to be made on a wallet; ``amount`` is positive, the code gives the direction."""
 
     wallet_id: int

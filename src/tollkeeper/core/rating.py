@@ -25,7 +25,7 @@ SECONDS_MAX = 10_000_000
 """No usage or grant is longer (116 days); every search below is bounded by it."""
 
 
-class Tariff(msgspec.Struct, frozen=True, omit_defaults=True):
+class Tariff(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The price elements of one destination on one card.
 
     ``first_price``, ``next_price`` and ``surcharge`` are per minute; ``first_interval``,

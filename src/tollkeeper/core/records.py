@@ -2,6 +2,8 @@
 
 These are plain frozen values. Durations that switches report are whole milliseconds (``_ms``),
 grants are whole seconds, times are UTC, money is Decimal in the currency of the leg's wallet.
+They hold no cycles, so the garbage collector need not follow them (``gc=False``): a process keeps
+very many of them, and following them all would make it pause.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Role(StrEnum):
     VENDOR = "vendor"
 
 
-class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
+class Pin(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The rate that a leg is priced by, frozen at authorisation."""
 
     card_id: int
@@ -64,7 +66,7 @@ class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     tariff: Tariff
 
 
-class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
+class Leg(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One party's share: its wallet, its rate, the money held and the money charged so far."""
 
     role: Role
@@ -75,7 +77,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     charged: Decimal = ZERO
 
 
-class Session(msgspec.Struct, frozen=True, omit_defaults=True):
+class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One call from authorise to settle.
 
     ``key`` is the switch and its own session id; ``used_ms`` the highest cumulative usage
@@ -113,7 +115,7 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.state is not State.CLOSED
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """A leg as it would be: found by the service before the decision."""
 
     role: Role
@@ -122,7 +124,7 @@ class Offer(msgspec.Struct, frozen=True):
     pin: Pin
 
 
-class Authorise(msgspec.Struct, frozen=True):
+class Authorise(msgspec.Struct, frozen=True, gc=False):
     """May this call proceed, and for how long?
 
     ``refusal`` is set when the service already knows that it may not (no rate, suspended ...).
@@ -140,13 +142,13 @@ class Authorise(msgspec.Struct, frozen=True):
     start_expected: bool = True
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """The call was answered."""
 
     key: str
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """Interim report: cumulative usage so far, and a wish for more time."""
 
     key: str
@@ -154,7 +156,7 @@ class Update(msgspec.Struct, frozen=True):
     extend: bool = True
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """The call has ended with this cumulative usage; 0 = it was never answered."""
 
     key: str
@@ -162,14 +164,14 @@ class Stop(msgspec.Struct, frozen=True):
     cause: str = ""
 
 
-class Kill(msgspec.Struct, frozen=True):
+class Kill(msgspec.Struct, frozen=True, gc=False):
     """The operator wants the session ended."""
 
     key: str
     why: str
 
 
-class Expire(msgspec.Struct, frozen=True):
+class Expire(msgspec.Struct, frozen=True, gc=False):
     """The session's time is over and nobody closed it."""
 
     key: str
@@ -178,7 +180,7 @@ class Expire(msgspec.Struct, frozen=True):
 Command = Authorise | Start | Update | Stop | Kill | Expire
 
 
-class Wallet(msgspec.Struct, frozen=True):
+class Wallet(msgspec.Struct, frozen=True, gc=False):
     """A wallet as last read; ``stamp`` changes with every change of the row.
 
     ``live`` counts the open sessions that have a leg on it; ``cps_count`` those opened in the
@@ -210,7 +212,7 @@ class Wallet(msgspec.Struct, frozen=True):
         return self.credited - self.debited + self.credit_limit - self.held
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """A party's limits beside money; None is unlimited. Seconds and amounts are per session."""
 
     suspended: bool = False
@@ -221,7 +223,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_seconds: int = 14_400
 
 
-class Policy(msgspec.Struct, frozen=True):
+class Policy(msgspec.Struct, frozen=True, gc=False):
     """Timers of the credit control, in seconds.
 
     ``answer_window`` bounds ringing, ``grace`` is added to the end of a grant before the
@@ -243,7 +245,7 @@ class Outcome(StrEnum):
     CLOSED = "closed"
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The stored answer to a message; a repeat of the message gets exactly this again.
 
     ``granted_seconds`` is the total since answer that is paid for; ``final`` means that no
@@ -263,7 +265,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     charge: Decimal | None = None
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something to tell the outside world; leaves through the outbox of the same transaction."""
 
     kind: str
@@ -271,7 +273,7 @@ class Event(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """Change of a wallet's held money by one leg; ``live`` is +1, 0 or -1 sessions."""
 
     wallet_id: int
@@ -279,7 +281,7 @@ class Hold(msgspec.Struct, frozen=True):
     live: int = 0
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is to be written and answered.
 
     ``session`` is the state after; None only where nothing is to be stored. ``guarded`` means

@@ -135,7 +135,8 @@ def _open(
         called=command.called,
         opened_at=now,
         expires_at=expires_at,
-        state=State.AUTHORISED,
+        # As above: without a report of the answer, the call counts as up from now on.
+        state=State.AUTHORISED if command.start_expected else State.ACTIVE,
         legs=held,
         slice_seconds=command.requested_seconds,
         max_seconds=limits.max_seconds,

@@ -40,6 +40,7 @@ class Directory:
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self.on_wallets: Callable[[list[int]], None] = lambda _ids: None
+        self.on_rates: Callable[[], None] = lambda: None
 
     # --- asked on every call ---------------------------------------------------------------------
 
@@ -111,14 +112,13 @@ class Directory:
 
     async def _load_rates(self, connection: Connection) -> None:
         versions = await active_versions(connection)
-        cards = {}
+        cards: dict[int, Card] = {}
+        changed = False
         for card_id, version in versions.items():
-            held = self._cards.get(card_id)
-            card = (
-                held
-                if held is not None and held.version == version
-                else await load_card(connection, card_id)
-            )
+            card = self._cards.get(card_id)
+            if card is None or card.version != version:
+                card = await load_card(connection, card_id)
+                changed = True
             if card is not None:
                 cards[card_id] = card
         plans = await read_plan_cards(connection)
@@ -126,6 +126,8 @@ class Directory:
             key: tuple(cards[id_] for id_ in ids if id_ in cards) for key, ids in plans.items()
         }
         self._cards, self._plans, self._chains = cards, plans, chains
+        if changed:
+            self.on_rates()
 
     def start(self) -> None:
         """Begin to listen."""

@@ -32,7 +32,7 @@ from tollkeeper.core.session import View, decide
 from tollkeeper.errors import Conflict, TollkeeperError
 from tollkeeper.services.ports import Book, ChargingStore
 
-CACHE_SESSIONS = 100_000
+CACHE_SESSIONS = 30_000
 CACHE_WALLETS = 100_000
 KEY_DAYS = 1
 """An authorisation id is remembered from the start of the day before; a switch may reuse it later."""

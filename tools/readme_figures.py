@@ -1,0 +1,100 @@
+"""Put the figures of bench.json into the table of README.md.
+
+    python tools/readme_figures.py            write the table
+    python tools/readme_figures.py --check    change nothing; end with 1 if the table differs
+
+The mark before the table names the run that it shows, so that another run of the benchmarks on
+another machine is not mistaken for a wrong table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BENCH = ROOT / "bench.json"
+BLOCK = re.compile(r"<!-- figures: (\w+) -->\n.*?<!-- /figures -->", re.DOTALL)
+
+RUNS = {
+    "engine_hot_1": "engine in process, one wallet, 1 in flight",
+    "engine_hot_16": "the same, 16 in flight",
+    "engine_hot_64": "the same, 64 in flight",
+    "engine_hot_256": "the same, 256 in flight",
+    "engine_1000_16": "engine in process, 1,000 wallets, 16 in flight",
+    "engine_1000_256": "the same, 256 in flight",
+    "engine_hot_256_locked_rows": "one wallet, 256 in flight, always decided on locked rows",
+    "engine_open_loop_half": "1,000 wallets, random arrivals at half of the maximum",
+    "engine_hot_256_commit_4ms_slower": "one wallet, 256 in flight, commits 4 ms slower",
+    "baseline_hot_16": "baseline, one wallet, 16 in flight",
+    "baseline_hot_256": "baseline, one wallet, 256 in flight",
+    "http_16": "over HTTP, 1,000 wallets, 16 connections",
+    "http_64": "the same, 64 connections",
+}
+NUMBERS = {
+    "engine_vs_baseline_hot": ("engine against baseline, one wallet, 256 in flight", "times"),
+    "lookup_us": ("prefix lookup with price among 300,000 prefixes", "microseconds"),
+    "import_200k_s": ("200,000 deck rows imported and active", "s"),
+    "compile_200k_s": ("the same, read and compiled by a process", "s"),
+    "compiled_200k_mib": ("their memory in each process", "MiB"),
+}
+
+
+def digest(text: str) -> str:
+    """The name of a run."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def shown_run(readme: str) -> str:
+    """The run that the table shows, or "none"."""
+    found = BLOCK.search(readme)
+    assert found is not None, "README.md has lost the marks of its table"
+    return found[1]
+
+
+def table(text: str) -> str:
+    """The block of README.md for the text of a bench.json."""
+    figures: Mapping[str, Any] = json.loads(text)
+    lines = [f"<!-- figures: {digest(text)} -->", *_lines(figures), "<!-- /figures -->"]
+    return "\n".join(lines)
+
+
+def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    machine = figures.get("machine", {})
+    yield "On " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ":"
+    yield ""
+    yield "| what | operations/s | p50 ms | p99 ms |"
+    yield "| --- | --- | --- | --- |"
+    for name, what in RUNS.items():
+        run = figures.get(name)
+        if isinstance(run, dict):
+            yield f"| {what} | {run['ops_per_s']:,} | {run['p50_ms']} | {run['p99_ms']} |"
+    yield ""
+    yield "| what | |"
+    yield "| --- | --- |"
+    for name, (what, unit) in NUMBERS.items():
+        if name in figures:
+            yield f"| {what} | {figures[name]} {unit} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the table."""
+    if not BENCH.is_file():
+        sys.stderr.write("there is no bench.json; run: make bench\n")
+        return 1
+    readme = README.read_text("utf-8")
+    wanted = BLOCK.sub(lambda _: table(BENCH.read_text("utf-8")), readme)
+    if "--check" in arguments:
+        return int(wanted != readme)
+    README.write_text(wanted, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
