@@ -86,8 +86,7 @@ class World:
     """Puts rows into a migrated database."""
 
     def __init__(self, url: str, rows: Sequence[Row] = ROWS) -> None:
-        self.url = url
-        self._connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+        self._connect(url)
         self.sql("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 3, 10)")
         self.plan_id = self._id(
             "INSERT INTO rate_plan (code, name) VALUES (%s, %s)", PLAN, "Retail"
@@ -98,6 +97,19 @@ class World:
             self.plan_id,
             self.card_id,
         )
+
+    @classmethod
+    def attached(cls, url: str) -> Self:
+        """A world that was made before, to look at it again."""
+        world = cls.__new__(cls)
+        world._connect(url)
+        world.plan_id = world.one("SELECT id FROM rate_plan WHERE code = %s", PLAN)
+        world.card_id = world.one("SELECT id FROM rate_card WHERE code = %s", CARD)
+        return world
+
+    def _connect(self, url: str) -> None:
+        self.url = url
+        self._connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
 
     def __enter__(self) -> Self:
         """Usable as a context manager that closes its connection."""

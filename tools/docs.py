@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tollkeeper import errors, settings
-from tollkeeper.cli.main import app as command_line
+from tollkeeper.cli.main import COMMANDS, make_app
 from tollkeeper.core import records
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import MEANINGS
@@ -208,8 +208,15 @@ def _json(value: object) -> str:
 
 def cli() -> str:
     """The page of all commands, from the command line itself."""
-    text = command_line.generate_docs(output_format="markdown", recursive=True, heading_level=1)
+    app = make_app([])
+    for name, (place, _) in COMMANDS.items():
+        # Here every command speaks for itself, at full length.
+        del app[name]
+        app.command(place, name=name)
+    text = app.generate_docs(output_format="markdown", recursive=True, heading_level=1)
     body = text.partition("\n")[2].strip().replace("```console", "```text")
+    # The usage lines name the module that Python was started with, if it was started with one.
+    body = re.sub(r"^(tollkeeper(?: [a-z]+)*) -m [\w.]+", r"\1", body, flags=re.MULTILINE)
     outro = """\
 Settings come from the environment or `tollkeeper.toml`; see [settings](settings.md). Every command but
 `serve` works on the database directly, so the server need not run. A command ends with 0 when it is

@@ -337,7 +337,7 @@ def _print_next(out: Console, options: Options) -> None:
             "a customer with money",
         ),
         ("tollkeeper price 4915112345678 --party acme", "what a call would cost, and why"),
-        ("docs/tutorial", "the same, step by step"),
+        ("docs/tutorial/first-calls.md", "the same, step by step"),
     ]
     if options.keep:
         lines.insert(
