@@ -20,6 +20,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from tollkeeper import errors, settings
 from tollkeeper.cli.main import COMMANDS, make_app
 from tollkeeper.core import records
@@ -349,6 +351,7 @@ _AUTHORISE = records.Authorise(
 )
 _COMMANDS: dict[str, records.Command] = {
     "authorise": _AUTHORISE,
+    "authorise, no start expected": replace(_AUTHORISE, start_expected=False),
     "start": records.Start("sw/1"),
     "update": records.Update("sw/1", 120_000),
     "stop, used": records.Stop("sw/1", 120_000),

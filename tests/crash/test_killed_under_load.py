@@ -210,7 +210,7 @@ async def test_f9_f10_nothing_is_lost_or_doubled_over_twenty_crashes(
     cluster = Cluster(durable_server, pg_bin_dir)
     migrate(cluster.url)
     with World(cluster.url) as world:
-        customers = [world.customer("acme", balance="100000"), world.customer("poor", balance="40")]
+        customers = [world.customer("acme", balance="100000"), world.customer("poor", balance="8")]
         token = world.key("charge")
     nodes = [Node(cluster.url, tmp_path / f"node{number}.log") for number in range(2)]
     ledger = Ledger()
@@ -283,7 +283,7 @@ async def _check(url: str, customers: list[Customer], ledger: Ledger) -> None:
     assert report.clean, report.findings[:10]
     assert report.live_sessions == 0
     assert report.closed_sessions == len(ledger.ids)
-    begun = {"acme": Decimal(100_000), "poor": Decimal(40)}
+    begun = {"acme": Decimal(100_000), "poor": Decimal(8)}
     with World.attached(url) as world:
         for customer in customers:
             wallet = world.wallet(customer)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tollkeeper.core.records import Outcome
+from tollkeeper.errors import Busy
 from tollkeeper.services.charging import Charging
 
 Operation = Callable[[int], Awaitable[None]]
@@ -53,6 +54,8 @@ class Calls:
         self._run = run
         self._count = itertools.count()
         self.latencies: list[float] = []
+        self.shed: list[float] = []
+        self.stops_sent_again = 0
 
     async def call(self) -> None:
         """One whole call: two durable operations."""
@@ -73,6 +76,26 @@ class Calls:
         end = time.perf_counter()
         self.latencies += (middle - began, end - middle)
 
+    async def call_or_be_shed(self) -> None:
+        """As a switch does it under overload: a call turned away is routed elsewhere, a stop is sent again."""
+        session_id = f"{self._run}-{next(self._count)}"
+        began = time.perf_counter()
+        try:
+            await self._charging.authorise(
+                switch="bench", session_id=session_id, party="bench-1", called=NUMBERS[0]
+            )
+        except Busy:
+            self.shed.append(time.perf_counter() - began)
+            return
+        self.latencies.append(time.perf_counter() - began)
+        while True:
+            try:
+                await self._charging.stop(switch="bench", session_id=session_id, used_ms=42_000)
+                return
+            except Busy:
+                self.stops_sent_again += 1
+                await asyncio.sleep(0.1)
+
 
 async def closed_loop(calls: Calls, clients: int, seconds: float) -> Measured:
     """``clients`` callers, each starting its next call when the last one is settled."""
@@ -90,7 +113,9 @@ async def closed_loop(calls: Calls, clients: int, seconds: float) -> Measured:
     return _measure(calls.latencies, time.perf_counter() - began)
 
 
-async def open_loop(calls: Calls, operations_per_second: float, seconds: float) -> Measured:
+async def open_loop(
+    calls: Calls, operations_per_second: float, seconds: float, *, overload: bool = False
+) -> Measured:
     """Calls arrive at random (Poisson) at the given rate, whether earlier ones are answered or not."""
     random_ = random.Random(7)  # noqa: S311 - arrivals that can be repeated, no secrets
     tasks: set[asyncio.Task[None]] = set()
@@ -102,7 +127,7 @@ async def open_loop(calls: Calls, operations_per_second: float, seconds: float) 
         delay = due - time.perf_counter()
         if delay > 0:
             await asyncio.sleep(delay)
-        task = asyncio.create_task(calls.call())
+        task = asyncio.create_task(calls.call_or_be_shed() if overload else calls.call())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)

@@ -158,6 +158,27 @@ async def _engine(
         half = _figure(figures, "engine_1000_256") / 2
         measured = await open_loop(_calls(runtime, WALLETS, "open"), half, seconds)
     _note_run(figures, console, "engine_open_loop_half", measured)
+    async with open_runtime(url, settings) as runtime:
+        await _overload(runtime, 4 * half, min(seconds, 3.0), figures, console)
+
+
+async def _overload(
+    runtime: Runtime, offered: float, seconds: float, figures: Figures, console: Console
+) -> None:
+    """Twice of what the engine can do: new calls are turned away in time, calls that are up are settled."""
+    calls = _calls(runtime, WALLETS, "overload")
+    measured = await open_loop(calls, offered, seconds, overload=True)
+    _note_run(figures, console, "engine_overload_authorise", measured)
+    slowest = max(calls.shed, default=0.0) * 1000
+    figures["engine_overload_shed"] = {
+        "offered_ops_per_s": round(offered),
+        "calls_shed": len(calls.shed),
+        "slowest_refusal_ms": round(slowest, 1),
+        "stops_sent_again": calls.stops_sent_again,
+    }
+    console.print(
+        f"{'engine_overload_shed':<34} {len(calls.shed):>12,} calls turned away, the slowest in {slowest:.0f} ms"
+    )
 
 
 def _figure(figures: Figures, name: str) -> float:
