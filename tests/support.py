@@ -14,10 +14,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self
 
 import psycopg
@@ -308,3 +314,54 @@ async def api(url: str, **options: Any) -> AsyncIterator[tuple[Any, Any]]:
             transport = httpx.ASGITransport(app=application)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 yield client, parts
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Node:
+    """A real server process (``tollkeeper serve``) that can be killed and started again where it was."""
+
+    def __init__(self, database_url: str, log: Path, *, workers: int = 1) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self._workers = workers
+        self._environment = {
+            **os.environ,
+            "TOLLKEEPER_DATABASE_URL": database_url,
+            "TOLLKEEPER_LOG_LEVEL": "error",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; it answers some time later."""
+        program = str(Path(sys.executable).parent / "tollkeeper")
+        command = [program, "serve", "--port", str(self.port), "--workers", str(self._workers)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """End it as the kernel does when memory is out: at once, without a word."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    async def answers(self) -> bool:
+        """True when it takes requests."""
+        import httpx
+
+        assert self._process is None or self._process.poll() is None, self.log.read_text()[-3000:]
+        async with httpx.AsyncClient() as client:
+            try:
+                return (await client.get(f"{self.url}/healthz")).status_code in {200, 503}
+            except httpx.TransportError:
+                return False

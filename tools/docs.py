@@ -437,8 +437,7 @@ The transition table of `core/session.py`, tried with each command. A closed ses
 a session that was settled at 120 s they bring nothing new.
 
 A message that was applied before does not come here: it gets its stored answer. With other content
-under the same message id it is `409 message_id_reused`; for an authorisation that answer comes before
-`session_id_reused`."""
+under the same message id it is `409 message_id_reused`, for an authorisation `session_id_reused`."""
     titles = ["state", "command", "becomes", "answer", "posts", "tells"]
     return _page(
         "Session states", intro, diagram, "## Every state, every command", _table(titles, rows)

@@ -11,10 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import UK_FIXED, UK_MOBILE, Customer, World, until
+from tests.support import ROWS, UK_FIXED, UK_MOBILE, Customer, Node, World, until
 from tollkeeper.core.rating import price
 from tollkeeper.services.verify import verify
 from tollkeeper.store.db import Database
@@ -35,59 +31,7 @@ CRASHES = 20
 CLIENTS = 24
 CALLS_BETWEEN = 60
 """So many messages are answered between two crashes at least."""
-TARIFFS = {UK_FIXED: 0, UK_MOBILE: 1}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Node:
-    """A server process that can be killed and started again at the same address."""
-
-    def __init__(self, database_url: str, log: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._log = log
-        self._environment = {
-            **os.environ,
-            "TOLLKEEPER_DATABASE_URL": database_url,
-            "TOLLKEEPER_LOG_LEVEL": "error",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the process; it answers some time later."""
-        command = [
-            str(Path(sys.executable).parent / "tollkeeper"),
-            "serve",
-            "--port",
-            str(self.port),
-        ]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def kill(self) -> None:
-        """End it as the kernel does when memory is out: at once, without a word."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    async def answers(self) -> bool:
-        """True when it takes requests."""
-        assert self._process is None or self._process.poll() is None, self._log.read_text()[-3000:]
-        async with httpx.AsyncClient() as client:
-            try:
-                return (await client.get(f"{self.url}/healthz")).status_code in {200, 401, 503}
-            except httpx.TransportError:
-                return False
+TARIFFS = {UK_FIXED: ROWS[0].tariff, UK_MOBILE: ROWS[1].tariff}
 
 
 @dataclass
@@ -166,18 +110,10 @@ class Switch:
             granted = answer["granted_seconds"]
         used = rng.randrange(used, granted + 1)
         answer = await self.ask(f"{path}/stop", used_seconds=used, cause="16")
-        tariff = next(
-            row.tariff for row in _rows() if row.prefix == ("447" if called == UK_MOBILE else "44")
-        )
+        tariff = TARIFFS[called]
         assert Decimal(answer["charge"]) == price(tariff, used)
         assert answer["id"] == ledger.ids[name]
         ledger.charged[party] += price(tariff, used)
-
-
-def _rows() -> Any:
-    from tests.support import ROWS
-
-    return ROWS
 
 
 class Cluster:

@@ -114,7 +114,7 @@ async def test_the_same_id_with_other_content_is_a_conflict(wire: Wire) -> None:
     """The contradiction is named and nothing is changed."""
     await wire.authorise()
     body = {"session_id": "x", "party": "acme", "called": UK_MOBILE}
-    assert await wire.problem("sessions", body) == (409, "message_id_reused", "")
+    assert await wire.problem("sessions", body) == (409, "session_id_reused", "")
     await wire.ok("sessions/x/update", used_seconds=10, request_id="r")
     body = {"used_seconds": 11, "request_id": "r"}
     assert await wire.problem("sessions/x/update", body) == (409, "message_id_reused", "")
@@ -318,6 +318,20 @@ async def test_bytes_that_are_no_request_get_a_problem_and_no_500(wire: Wire, ca
     response = await wire.client.post("/v1/sessions", content=RAW[case])
     status, _, _ = read_problem(response)
     assert status in {400, 422}
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+async def test_another_method_than_post_is_answered_with_what_is_allowed(
+    wire: Wire, method: str
+) -> None:
+    """405 with Allow, as for any other route."""
+    for path in ("quote", "sessions/x/start", "sessions/x/kill"):
+        response = await wire.client.request(method, f"/v1/{path}")
+        assert read_problem(response)[:2] == (405, "method_not_allowed")
+        assert response.headers["allow"] == "POST"
+    if method != "GET":
+        response = await wire.client.request(method, "/v1/sessions")
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
 async def test_a_body_that_is_too_large_is_refused(wire: Wire) -> None:

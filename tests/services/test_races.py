@@ -236,7 +236,7 @@ async def test_f3_a_repeat_with_other_content_is_refused_and_changes_nothing(
             )
             (conflict,) = [result for result in both if isinstance(result, Conflict)]
             (granted,) = [result for result in both if not isinstance(result, BaseException)]
-            assert conflict.code == "message_id_reused"
+            assert conflict.code == "session_id_reused"
             assert world.wallet(customer).held == Decimal(granted.granted_seconds) / 100
             for parts in lanes:
                 with pytest.raises(Conflict):

@@ -21,7 +21,7 @@ from tollkeeper.core.records import (
 if TYPE_CHECKING:
     from tests.sim.loop import VirtualLoop
 
-FINAL_ERRORS = {"unknown_session", "session_refused", "message_id_reused"}
+FINAL_ERRORS = {"unknown_session", "session_refused", "session_id_reused", "message_id_reused"}
 ANSWER_SECONDS = 3.0
 """How long a switch waits for an answer (its Tx timer)."""
 

@@ -26,7 +26,7 @@ FIXED_SEEDS = range(100, 108)
 MUST_BE_MET = {
     "crash", "outage", "reboot", "entry usage", "entry late", "entry overrun", "entry correction",
     "ending expired", "ending refused", "ending released", "ending settled",
-    "event session.kill", "error database_away", "error message_id_reused",
+    "event session.kill", "error database_away", "error session_id_reused",
     "authorise refused insufficient_funds", "authorise refused party_suspended",
     "authorise refused wallet_parked", "update active insufficient_funds", "update active killed",
 }  # fmt: skip

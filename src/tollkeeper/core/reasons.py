@@ -42,7 +42,7 @@ class Meaning:
 MEANINGS: dict[Reason, Meaning] = {
     Reason.NONE: Meaning("Allowed.", 200, 16, 2001, stop_hunting=False),
     Reason.INSUFFICIENT_FUNDS: Meaning(
-        "The wallet does not cover the first interval.", 402, 21, 4012
+        "The money available does not cover the call, or no more of it.", 402, 21, 4012
     ),
     Reason.NO_RATE: Meaning("No rate for this destination in the customer's plan.", 404, 3, 5031),
     Reason.DESTINATION_BLOCKED: Meaning(

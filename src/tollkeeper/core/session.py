@@ -147,7 +147,7 @@ def _open(
         id=new_id,
         granted_seconds=seconds,
         expires_at=expires_at,
-        final=seconds < wish or seconds >= limits.max_seconds,
+        final=_is_final(session),
         currency=held[0].pin.currency,
     )
     holds = tuple([Hold(leg.wallet_id, leg.held, 1) for leg in held])
@@ -224,7 +224,14 @@ def _start(session: Session, command: Command, view: View, now: datetime) -> Dec
         expires_at=expires_at,
         version=session.version + 1,
     )
-    return Decision(after, _standing(after))
+    return Decision(after, _standing(after, final=_is_final(after)))
+
+
+def _is_final(session: Session) -> bool:
+    """True when the grant is less than was wished, or as long as a session may be."""
+    return session.granted_seconds < session.slice_seconds or (
+        session.granted_seconds >= session.max_seconds
+    )
 
 
 def _start_again(session: Session, command: Command, view: View, now: datetime) -> Decision:
@@ -267,6 +274,7 @@ def _update(session: Session, command: Command, view: View, now: datetime) -> De
     )
     seconds = max(seconds, session.granted_seconds)
     left = timedelta(milliseconds=max(0, seconds * 1000 - used))
+    kill = session.kill or ("suspended" if limits.suspended and limits.kill_on_suspend else "")
     after = replace(
         session,
         state=State.ACTIVE,
@@ -275,12 +283,13 @@ def _update(session: Session, command: Command, view: View, now: datetime) -> De
         used_ms=used,
         granted_seconds=seconds,
         expires_at=now + left + timedelta(seconds=view.policy.grace),
-        kill="suspended" if limits.suspended and limits.kill_on_suspend else session.kill,
+        kill=kill,
         marks=_marks(session, command.used_ms, view.policy, now),
         version=session.version + 1,
     )
-    final = reason is not Reason.NONE
-    return Decision(after, _standing(after, final=final, reason=reason), holds, guarded=bool(holds))
+    reply = _standing(after, final=reason is not Reason.NONE, reason=reason)
+    events = (Event("session.kill", session.id, kill),) if kill != session.kill else ()
+    return Decision(after, reply, holds, events=events, guarded=bool(holds))
 
 
 def _raise_holds(
@@ -434,8 +443,13 @@ def _as_it_is(session: Session, command: Command, view: View, now: datetime) -> 
 
 
 def _taken(session: Session, command: Command, view: View, now: datetime) -> Decision:
-    raise Conflict(
-        f'session id "{session.key.partition("/")[2]}" was authorised before with other content; use a new id',
+    raise session_id_reused(session.key)
+
+
+def session_id_reused(key: str) -> Conflict:
+    """The error of an authorisation whose id was authorised before with other content."""
+    return Conflict(
+        f'session id "{key.partition("/")[2]}" was authorised before with other content; use a new id',
         code="session_id_reused",
     )
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from tollkeeper.core.records import Expire, Kill
-from tollkeeper.errors import Busy, Conflict, TollkeeperError
+from tollkeeper.errors import Busy, Conflict
 from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
 from tollkeeper.services.tasks import end
@@ -151,8 +151,8 @@ async def _every(seconds: float, job: Callable[[], Awaitable[bool]]) -> None:
         except (Busy, OSError) as error:
             _log.warning("job.waits", job=job.__name__, error=str(error))
             more = False
-        except TollkeeperError as error:
-            _log.error("job.failed", job=job.__name__, error=str(error))
+        except Exception:  # noqa: BLE001 - a job that ends would be missed by nobody until it matters
+            _log.exception("job.failed", job=job.__name__)
             more = False
         if not more:
             await asyncio.sleep(seconds)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollkeeper.servers.api.charging import ChargingApp
+from tollkeeper.servers.problem import PROBLEM_TYPE, problem
 
 Parts = tuple[ChargingApp, ASGIApp]
 
@@ -33,6 +35,10 @@ class Application:
             if route is not None:
                 await charging.handle(*route, scope, receive, send)
                 return
+            allowed = charging.allowed(scope["path"])
+            if allowed is not None and scope["method"] not in allowed:
+                await _refuse_method(allowed, scope, receive, send)
+                return
         await rest(scope, receive, send)
 
     @asynccontextmanager
@@ -57,3 +63,12 @@ class Application:
         await receive()
         await opening.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _refuse_method(allowed: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """The framework does not know the lean routes, so it would say that there is nothing."""
+    text = "this address does not take this method"
+    answer = Response(
+        problem(405, "method_not_allowed", text), 405, {"Allow": allowed}, PROBLEM_TYPE
+    )
+    await answer(scope, receive, send)

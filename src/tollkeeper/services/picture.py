@@ -28,7 +28,7 @@ from tollkeeper.core.records import (
     Wallet,
     enrol,
 )
-from tollkeeper.core.session import View, decide
+from tollkeeper.core.session import View, decide, session_id_reused
 from tollkeeper.errors import Conflict, TollkeeperError
 from tollkeeper.services.ports import Book, ChargingStore
 
@@ -109,12 +109,7 @@ class Picture:
                 self.replays += 1
                 item.future.set_result((answered.reply, True))
             else:
-                item.future.set_exception(
-                    Conflict(
-                        f'"{item.message_id}" was sent before with other content; nothing was changed',
-                        code="message_id_reused",
-                    )
-                )
+                item.future.set_exception(_reused(item))
         return fresh
 
     def _recall(self, command: Command) -> Known | None:
@@ -277,3 +272,13 @@ class Picture:
         known.session = decision.session
         known.messages[item.message_id] = Answered(item.digest, decision.reply)
         self._sessions.move_to_end(key)
+
+
+def _reused(item: Item) -> Conflict:
+    """An id came again with other content: a mistake of the sender, never applied."""
+    if isinstance(item.command, Authorise):
+        return session_id_reused(item.command.key)
+    return Conflict(
+        f'"{item.message_id}" was sent before with other content; nothing was changed',
+        code="message_id_reused",
+    )

@@ -184,6 +184,13 @@ class ChargingApp:
             return parts[4], parts[3]
         return None
 
+    @classmethod
+    def allowed(cls, path: str) -> str | None:
+        """The methods of a charging path, as Allow lists them; None where it is no such path."""
+        if cls.route("POST", path) is None:
+            return None
+        return "GET, POST" if path == "/v1/sessions" else "POST"
+
     async def handle(
         self, action: str, session_id: str, scope: Scope, receive: Receive, send: Send
     ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
@@ -22,6 +22,7 @@ from tollkeeper.servers.api import schemas
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
 from tollkeeper.servers.api.charging import SESSION_ID
 from tollkeeper.servers.api.context import Context
+from tollkeeper.servers.problem import PROBLEM_TYPE
 from tollkeeper.services import explain as explaining
 from tollkeeper.services.explain import Explanation, LegLine, MessageLine
 from tollkeeper.services.keys import ApiKey
@@ -51,6 +52,14 @@ AfterKey = Annotated[
     str,
     Query(pattern=f"^({_SWITCH}/{SESSION_ID})?$", description="`next` of the page before."),
 ]
+
+
+_NO_PARTY: dict[int | str, dict[str, Any]] = {
+    404: {
+        "description": "There is no such party.",
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -325,7 +334,7 @@ class ExplanationOut(schemas.Out):
 # --- routes --------------------------------------------------------------------------------------
 
 
-@router.get("/sessions")
+@router.get("/sessions", responses=_NO_PARTY)
 async def list_sessions(
     context: Context,
     _: ReadKey,

@@ -62,18 +62,23 @@ BEGIN
     END IF;
 
     IF cardinality(x_id) > 0 THEN
-        -- Version 0 marks a refusal: never live, so there is nothing to take away.
+        -- Version 0 marks a refusal: never live, but put there for the length of this transaction, so
+        -- that the unique key makes another node wait that would admit the same id at this moment.
+        IF 0 = ANY (x_version) THEN
+            INSERT INTO live_session (key, id, party_id, opened_day, expires_at, version, body)
+            SELECT key, id, party, day, batch_at, 0, body::json
+            FROM unnest(x_key, x_id, x_party, x_day, x_version, x_body) AS x(key, id, party, day, version, body)
+            WHERE version = 0
+            ON CONFLICT DO NOTHING;
+        END IF;
         DELETE FROM live_session s USING unnest(x_key, x_version) AS x(key, version)
         WHERE s.key = ANY (x_key) AND s.key = x.key AND s.version = x.version;
         GET DIAGNOSTICS n = ROW_COUNT;
-        IF n <> (SELECT count(*) FROM unnest(x_version) AS v WHERE v > 0) THEN
+        IF n <> cardinality(x_key) THEN
             RAISE EXCEPTION 'a session has changed' USING ERRCODE = 'TK002';
         END IF;
-        IF 0 = ANY (x_version) AND (
-            EXISTS (SELECT FROM live_session s WHERE s.key = ANY (x_key))
-            OR EXISTS (
-                SELECT FROM closed_session s WHERE s.key = ANY (x_key) AND s.opened_day IN (today, today - 1)
-            )
+        IF 0 = ANY (x_version) AND EXISTS (
+            SELECT FROM closed_session s WHERE s.key = ANY (x_key) AND s.opened_day IN (today, today - 1)
         ) THEN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
         END IF;
