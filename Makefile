@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SECONDS ?= 60
 
-.PHONY: help venv demo serve test check bench sim lock clean
+.PHONY: help venv demo serve test check docs bench sim lock clean
 
 help: ## show this help
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ check: $(VENV)/.dev ## lint, format, types, direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict src
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## write the generated pages of docs/reference anew
+	@$(BIN)/python tools/docs.py
 
 bench: $(VENV)/.base ## measure, and write bench.json
 	@$(BIN)/tollkeeper bench

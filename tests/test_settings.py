@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tollkeeper.core.records import Policy, SilentTail
 from tollkeeper.errors import SetupError
 from tollkeeper.settings import load_settings
+from tollkeeper.wiring import policy_of
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,19 @@ def test_a_value_out_of_bounds_is_an_error_that_names_the_setting(
 ) -> None:
     monkeypatch.setenv(f"TOLLKEEPER_{name}", value)
     with pytest.raises(SetupError, match=name.lower()):
+        load_settings()
+
+
+def test_the_timers_of_the_credit_control_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone they are those that the core has itself."""
+    assert policy_of(load_settings()) == Policy()
+    monkeypatch.setenv("TOLLKEEPER_SILENT_TAIL", "grant_end")
+    monkeypatch.setenv("TOLLKEEPER_ANSWER_WINDOW_SECONDS", "90")
+    monkeypatch.setenv("TOLLKEEPER_GRACE_SECONDS", "0")
+    set_ = Policy(answer_window=90, grace=0, silent_tail=SilentTail.GRANT_END)
+    assert policy_of(load_settings()) == set_
+    monkeypatch.setenv("TOLLKEEPER_SILENT_TAIL", "nothing")
+    with pytest.raises(SetupError, match="silent_tail"):
         load_settings()
 
 

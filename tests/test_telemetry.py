@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -57,3 +61,20 @@ def test_metrics_are_named_after_the_program_and_their_unit() -> None:
     assert 'tollkeeper_test_things_total{kind="good"} 2.0' in page
     assert 'tollkeeper_test_seconds_bucket{le="0.005"} 1.0' in page
     assert 'tollkeeper_test_seconds_bucket{le="0.003"} 0.0' in page
+
+
+def test_a_process_that_died_has_nothing_waiting_but_its_counts_stay(tmp_path: Path) -> None:
+    """With several workers: one is killed and another takes its place; the sums must stay true."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def process(code: str) -> str:
+        program = f"from tollkeeper import telemetry; {code}"
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=environment, check=True, stdout=-1, text=True).stdout
+
+    tell = "telemetry.LaneMeter().tell({}, batches={}, operations=9, stale=0, shed=0, replays=0)"
+    process(f"{tell.format(7, 2)}; telemetry.count_refusal('no_rate')")
+    page = process(f"{tell.format(3, 1)}; print(telemetry.metrics_page().decode())")
+    assert "tollkeeper_lane_waiting 3.0" in page
+    assert "tollkeeper_lane_batches_total 3.0" in page
+    assert 'tollkeeper_refusals_total{reason="no_rate"} 1.0' in page

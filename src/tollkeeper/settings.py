@@ -85,7 +85,10 @@ class Settings(BaseSettings):
         default="auto", description="`auto` is text on a terminal and JSON elsewhere."
     )
     pool_min: int = Field(
-        default=2, ge=1, le=100, description="Database connections that each process keeps open."
+        default=2,
+        ge=1,
+        le=100,
+        description="Database connections that each process keeps open; never more than `pool_max`.",
     )
     pool_max: int = Field(
         default=8,
@@ -106,6 +109,25 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         description="Charging requests decided in one database transaction at most.",
+    )
+    answer_window_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="Seconds that a call may ring: without a word from the switch its hold is "
+        "released that long after the authorisation, and the grace later.",
+    )
+    grace_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="Seconds after the end of a grant before a session of which nothing is heard "
+        "is closed.",
+    )
+    silent_tail: Literal["last_usage", "grant_end"] = Field(
+        default="last_usage",
+        description="What a session that is closed so pays for: up to the usage last reported, or "
+        "(`grant_end`) all that was granted.",
     )
 
     @field_validator("data_dir")

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -43,6 +45,7 @@ LATENCY_BUCKETS_SECONDS = (
     1.0,
     2.5,
 )
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -117,15 +120,23 @@ def gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
     )
 
 
-def histogram(name: str, meaning: str, labels: Sequence[str] = ()) -> Histogram:
-    """Durations in seconds, shown as ``tollkeeper_<name>``, so end the name in ``_seconds``."""
+def histogram(
+    name: str,
+    meaning: str,
+    labels: Sequence[str] = (),
+    buckets: Sequence[float] = LATENCY_BUCKETS_SECONDS,
+) -> Histogram:
+    """How values are spread, shown as ``tollkeeper_<name>``; make each one once.
+
+    The usual buckets are for durations in seconds: end the name in ``_seconds`` then.
+    """
     return Histogram(
         name,
         meaning,
         labels,
         namespace="tollkeeper",
         registry=REGISTRY,
-        buckets=LATENCY_BUCKETS_SECONDS,
+        buckets=buckets,
     )
 
 
@@ -137,9 +148,21 @@ def metrics_page() -> bytes:
     """
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
+    _forget_dead_processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """What a killed process had waiting waits no more: its gauges go, its counters stay."""
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+        except PermissionError:  # alive, as somebody else
+            continue
 
 
 _CHARGING_SECONDS = histogram(
@@ -152,5 +175,65 @@ _CHARGING_ANSWERS = counter(
 
 def observe_charging(action: str, status: int, seconds: float) -> None:
     """Note one answer of the charging routes: its HTTP status and the seconds it took."""
-    _CHARGING_SECONDS.labels(action).observe(seconds)
-    _CHARGING_ANSWERS.labels(action, str(status)).inc()
+    taken, answers = _charging_children(action, status)
+    taken.observe(seconds)
+    answers.inc()
+
+
+@cache
+def _charging_children(action: str, status: int) -> tuple[Histogram, Counter]:
+    """The two series of an answer: looked up once, not on every call."""
+    return _CHARGING_SECONDS.labels(action), _CHARGING_ANSWERS.labels(action, str(status))
+
+
+_REFUSALS = counter("refusals", "Calls refused at authorisation, by reason.", ["reason"])
+
+
+def count_refusal(reason: str) -> None:
+    """Note a call that was refused, by the code of the reason."""
+    _REFUSALS.labels(reason).inc()
+
+
+_BATCH_SIZE = histogram("lane_batch_size", "Operations in a batch.", buckets=BATCH_BUCKETS)
+_COMMIT_SECONDS = histogram(
+    "lane_commit_seconds",
+    "Time to write and commit a batch, and to lock its rows where that was needed.",
+)
+
+
+def observe_batch(operations: int, commit_seconds: float | None) -> None:
+    """Note one batch: its operations and the seconds of its commit; None if it wrote nothing."""
+    _BATCH_SIZE.observe(operations)
+    if commit_seconds is not None:
+        _COMMIT_SECONDS.observe(commit_seconds)
+
+
+_WAITING = gauge("lane_waiting", "Charging requests that wait for a batch, a few times a second.")
+_LANE_COUNTERS = (
+    counter("lane_batches", "Batches carried out."),
+    counter("lane_operations", "Charging operations carried out, repeats not among them."),
+    counter("lane_stale_batches", "Batches decided again: what they rested on had changed."),
+    counter("lane_shed", "Requests refused at once because too many waited."),
+    counter("lane_replays", "Repeated messages answered with the stored answer."),
+)
+
+
+class LaneMeter:
+    """Hands a lane's own counts on to the metrics, by what they grew since the last time.
+
+    So a request costs the metrics nothing: the lane counts in plain integers.
+    """
+
+    def __init__(self) -> None:
+        self._told = (0,) * len(_LANE_COUNTERS)
+
+    def tell(
+        self, waiting: int, *, batches: int, operations: int, stale: int, shed: int, replays: int
+    ) -> None:
+        """Note how many requests wait now, and the counts since the lane was made."""
+        _WAITING.set(waiting)
+        counts = (batches, operations, stale, shed, replays)
+        for metric, count, told in zip(_LANE_COUNTERS, counts, self._told, strict=True):
+            if count > told:
+                metric.inc(count - told)
+        self._told = counts

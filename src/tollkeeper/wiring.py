@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from tollkeeper.core.records import Policy
+from tollkeeper.core.records import Policy, SilentTail
 from tollkeeper.errors import SetupError
 from tollkeeper.gateways.kill import HttpKill, KillGateway
 from tollkeeper.jobs.timers import Timers
@@ -75,6 +75,15 @@ def database_url(settings: Settings) -> Iterator[str]:
         server.stop()
 
 
+def policy_of(settings: Settings) -> Policy:
+    """The timers of the credit control, as they are set."""
+    return Policy(
+        answer_window=settings.answer_window_seconds,
+        grace=settings.grace_seconds,
+        silent_tail=SilentTail(settings.silent_tail),
+    )
+
+
 @asynccontextmanager
 async def open_runtime(
     url: str,
@@ -86,8 +95,11 @@ async def open_runtime(
     kill: KillGateway | None = None,
     optimistic: bool = True,
 ) -> AsyncIterator[Runtime]:
-    """Build and start a process's parts on a migrated database; stop them when the block ends."""
-    database = Database(url, size=settings.pool_max)
+    """Build and start a process's parts on a migrated database; stop them when the block ends.
+
+    ``policy`` wins over the timers of the settings.
+    """
+    database = Database(url, size=settings.pool_max, min_size=settings.pool_min)
     await database.open()
     directory = Directory(database)
     # A process holds hundreds of thousands of rate rows that never die in a cycle. Following them
@@ -101,7 +113,7 @@ async def open_runtime(
         directory,
         clock=clock,
         new_id=new_id,
-        policy=policy or Policy(),
+        policy=policy or policy_of(settings),
         batch_max=settings.lane_batch_max,
         queue_max=settings.lane_queue_max,
         optimistic=optimistic,

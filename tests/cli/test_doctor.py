@@ -137,6 +137,14 @@ async def test_clocks_that_differ_are_found(
     assert level_of(await check_database(on_database, settings), "clocks") is Level.FAIL
 
 
+def test_the_disk_is_looked_at_only_where_the_private_database_lives(settings: Settings) -> None:
+    """The disk of a given database is elsewhere."""
+    private = settings.model_copy(update={"database_url": None})
+    assert [c for c in check_machine(settings) if c.what == "free disk"] == []
+    (disk,) = [c for c in check_machine(private) if c.what == "free disk"]
+    assert disk.found.endswith(f"GiB in {settings.data_dir}")
+
+
 def test_a_taken_port_is_a_warning(settings: Settings) -> None:
     """It may be Tollkeeper itself that serves there."""
     with bind("127.0.0.1", 0) as taken:

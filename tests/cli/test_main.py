@@ -120,6 +120,22 @@ def test_a_customer_is_created_with_its_wallet_and_shown(
     assert "opening 0.00, closing 19.75" in told
 
 
+def test_a_wallet_is_parked_and_unparked_with_a_reason(
+    tollkeeper: Command, on_database: str
+) -> None:
+    """Without a reason nothing happens; doctor names what is parked and the way out."""
+    tollkeeper("party", "create", "acme", "--currency", "USD")
+    assert tollkeeper("wallet", "park", "acme", "USD").code != 0
+    assert "parked" not in tollkeeper("wallet", "show", "acme").out
+    parked = tollkeeper("wallet", "park", "acme", "USD", "--reason", "case 812")
+    assert parked.code == 0, parked.err
+    assert "parked" in parked.out
+    assert "wallet unpark" in tollkeeper("doctor").out
+    assert tollkeeper("wallet", "unpark", "acme", "USD", "--reason", "checked").code == 0
+    assert "parked" not in tollkeeper("wallet", "show", "acme").out
+    assert tollkeeper("wallet", "park", "acme", "EUR", "--reason", "x").code == 1
+
+
 def test_a_party_that_cannot_have_its_wallet_is_not_created(
     tollkeeper: Command, on_database: str
 ) -> None:

@@ -106,14 +106,14 @@ async def test_a_body_too_large_is_refused(api: Api, announced: bool) -> None:
     body = b" " * (JSON_MAX_BYTES + 1) if announced else pieces()
     headers = {"Content-Type": "application/json"}
     answer = await api.call("POST", "/v1/parties", content=body, headers=headers)
-    problem(answer, 413, "too_large")
+    problem(answer, 413, "body_too_large")
 
 
 async def test_a_sheet_too_large_is_refused_by_what_it_announces(api: Api) -> None:
     headers = {"Content-Length": str(SHEET_MAX_BYTES + 1), "Content-Type": "text/csv"}
     path = f"/v1/cards/{CARD}/imports"
     answer = await api.call("POST", path, content=b"x", headers=headers)
-    problem(answer, 413, "too_large")
+    problem(answer, 413, "body_too_large")
 
 
 async def test_addresses_and_methods_that_are_not_there_are_problems_too(api: Api) -> None:

@@ -127,6 +127,16 @@ async def test_overrun_and_late_usage_are_named(desk: Desk) -> None:
     assert "0.03 USD was reported after the end (late)" in page
 
 
+async def test_a_reason_is_a_part_of_the_line_that_it_stands_in(desk: Desk) -> None:
+    """A sentence of its own, with its full stop, would end the line in the middle."""
+    await desk.call("k", UK_FIXED, 60)
+    await desk.parts.charging.kill(switch="sw1", session_id="k", why="fraud desk")
+    await desk.parts.charging.update(switch="sw1", session_id="k", used_ms=10_000)
+    page = await desk.page("sw1/k")
+    assert ", the operator ended the session" in page
+    assert "session.," not in page
+
+
 async def test_a_live_call_shows_what_is_held_and_what_it_costs_so_far(desk: Desk) -> None:
     """Nothing is charged yet; the hold is still there."""
     await desk.call("l", UK_FIXED, 60)

@@ -470,7 +470,9 @@ async def test_a_wallet_parked_during_a_race_takes_no_new_hold_afterwards(
 
             clients = asyncio.gather(*(client(number) for number in range(CLIENTS)))
             await until(lambda: lanes[0].lane.operations > 50)
-            parked = world.sql(
+            # In a thread: a lane may be holding the row, and it needs the event loop to let go.
+            parked = await asyncio.to_thread(
+                world.sql,
                 "UPDATE wallet SET parked = true, stamp = stamp + 1 WHERE id = %s RETURNING held",
                 customer.wallet_id,
             )

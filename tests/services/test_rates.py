@@ -282,6 +282,8 @@ async def test_refused_rows_come_back_as_a_sheet_to_mend(database: Database) -> 
     assert lines[0] == "prefix;destination;rate;refused line;refused because"
     assert lines[1].startswith('49;"Germany; all";cheap;3;')
     assert lines[2].startswith("33;France;;4;")
+    assert "(empty): " in lines[2]
+    assert '""' not in lines[2]
     await activate(database, 1)
     mended = refused.replace("cheap", "0,01").replace("France;;", "France;0,03;")
     second = await load(database, mended.encode(), mode="partial")

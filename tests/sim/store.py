@@ -61,6 +61,9 @@ class MemoryChargingStore:
         await self._fault("wallets read")
         return found
 
+    def encode(self, batch: Batch) -> None:
+        """Nothing is sent anywhere."""
+
     async def apply(self, batch: Batch) -> None:
         """Write a batch, all or nothing; a fault on the way back leaves it written."""
         await self._fault("apply")

@@ -95,6 +95,24 @@ def test_increments_come_from_whichever_column_gives_them(
     assert (tariff.first_interval, tariff.next_interval) == expected
 
 
+@pytest.mark.parametrize(
+    ("increments", "note"),
+    [
+        ("60/1 60/60", None),
+        ("60:60 30-6", None),
+        ("6 60", "Only one increment is given: it is the first interval too."),
+        ("6 60/1", "Where only one increment is given: it is the first interval too."),
+    ],
+)
+def test_a_lone_increment_is_noted_only_where_there_is_one(
+    increments: str, note: str | None
+) -> None:
+    lines = [f"9{n},0.1,{each}" for n, each in enumerate(increments.split(), 1)]
+    sheet = read("code,price,interval\n" + "\n".join(lines) + "\n")
+    notes = [each for each in sheet.notes if "increment is given" in each]
+    assert notes == ([] if note is None else [note])
+
+
 def test_the_options_decide_what_no_column_says() -> None:
     row = only(read("code,price\n93,0.1\n", increments="30/6", decimals=4, rounding="up"))
     assert (row.tariff.first_interval, row.tariff.next_interval) == (30, 6)

@@ -51,6 +51,11 @@ from tollkeeper.wire.ratesheet.values import (
         ("234 91-93,95", "23491 23492 23493 23495"),
         ("1 201", "1201"),
         ("+44 20 7", "44207"),
+        ("(44) 20 7", "44207"),
+        ("44 7700", "447700"),
+        ("93 70", "9370"),
+        ("7 7", "77"),
+        ("61 38 - 39", "6138 6139"),
     ],
 )
 def test_a_code_is_read_in_every_notation_that_has_one_meaning(
@@ -78,6 +83,11 @@ def test_a_code_is_read_in_every_notation_that_has_one_meaning(
         ("100000-199999", "more than 10,000"),
         ("9370,71", "in full"),
         ("9370 9371", "separated by blanks"),
+        ("93 94 95", "more than one code in the cell"),
+        ("93 94", "more than one code in the cell"),
+        ("370 371", "more than one code in the cell"),
+        ("44 20 7", "more than one code in the cell"),
+        ("93, 94 95 96", "more than one code in the cell|in more than one way"),
         ("93,,94", "empty"),
         ("021", "begins with 0"),
         ("Afghanistan", "not a code"),

@@ -178,7 +178,9 @@ def _answered(reply: Reply) -> str:
     if reply.terminate:
         words.append("end it now")
     if reply.reason is not Reason.NONE:
-        words.append(MEANINGS[reply.reason].text)
+        # One part of a sentence among others.
+        text = MEANINGS[reply.reason].text.rstrip(".")
+        words.append(text[:1].lower() + text[1:])
     if reply.charge is not None:
         words.append(f"charge {plain(reply.charge)} {reply.currency}")
     return ", ".join(words)

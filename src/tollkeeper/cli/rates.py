@@ -22,6 +22,7 @@ from tollkeeper.core.rating import Tariff
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import rates
 from tollkeeper.services.rate_import import Say
+from tollkeeper.services.rate_refused import EMPTY
 from tollkeeper.services.rates import BYTES_MAX, ImportReport, RateChange, RateVersion
 from tollkeeper.services.sheet_settings import SheetSettings
 from tollkeeper.store.db import Database
@@ -219,7 +220,10 @@ def _print_report(report: ImportReport) -> None:
     if report.rows_refused:
         shown = len(report.refusals)
         more = "" if shown == report.rows_refused else f", the first {shown}"
-        rows = [(r.line, r.field, r.value, r.reason) for r in report.refusals]
+        rows = [
+            (r.line, r.field, r.value or (EMPTY if r.field else ""), r.reason)
+            for r in report.refusals
+        ]
         title = f"{report.rows_refused:,} refused{more}"
         out.print(table(title, ["line>", "cell", "value", "reason"], rows), markup=False)
     for note in report.notes:

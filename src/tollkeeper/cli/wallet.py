@@ -16,7 +16,7 @@ from tollkeeper.services import wallets
 EntryKind = Literal["topup", "withdrawal", "adjust_up", "adjust_down"]
 PAGE = 10_000
 
-app = App(name="wallet", help="A party's money: show, create, top up, bound, statement.")
+app = App(name="wallet", help="A party's money: show, create, top up, bound, park, statement.")
 
 
 @app.command
@@ -95,6 +95,40 @@ def limit(party: str, currency: str, amount: str, *, reason: str = "changed by h
     wallet = run(
         lambda database: wallets.change_credit_limit(
             database, party=party, currency=currency, limit=money, reason=reason, actor=actor()
+        )
+    )
+    _print(party, [wallet])
+
+
+@app.command
+def park(party: str, currency: str, *, reason: str) -> None:
+    """Stop a wallet: it takes no new call and pays nothing out. Calls that are up are settled.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        reason: Why.
+    """
+    wallet = run(
+        lambda database: wallets.park(
+            database, party=party, currency=currency, reason=reason, actor=actor()
+        )
+    )
+    _print(party, [wallet])
+
+
+@app.command
+def unpark(party: str, currency: str, *, reason: str) -> None:
+    """Let a parked wallet be used again.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        reason: Why.
+    """
+    wallet = run(
+        lambda database: wallets.unpark(
+            database, party=party, currency=currency, reason=reason, actor=actor()
         )
     )
     _print(party, [wallet])

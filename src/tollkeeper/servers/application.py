@@ -36,7 +36,7 @@ class Application:
                 await charging.handle(*route, scope, receive, send)
                 return
             allowed = charging.allowed(scope["path"])
-            if allowed is not None and scope["method"] not in allowed:
+            if allowed is not None and scope["method"] not in allowed.split(", "):
                 await _refuse_method(allowed, scope, receive, send)
                 return
         await rest(scope, receive, send)

@@ -17,6 +17,7 @@ from tollkeeper.core.records import (
     Authorise,
     Kill,
     Offer,
+    Outcome,
     Pin,
     Reply,
     Role,
@@ -33,6 +34,7 @@ from tollkeeper.store.db import Database
 from tollkeeper.store.directory import PartyEntry
 from tollkeeper.store.sessions import read_live, read_session
 from tollkeeper.store.wallets import read_wallet
+from tollkeeper.telemetry import count_refusal
 
 USED_MS_MAX = SECONDS_MAX * 1000
 _encode = msgspec.json.Encoder().encode
@@ -107,7 +109,10 @@ class Charging:
             "requested_seconds": requested_seconds,
             "start_expected": start_expected,
         }
-        return await self._lane.submit(command, "authorise", _encode(request))
+        reply, repeated = await self._lane.submit(command, "authorise", _encode(request))
+        if reply.outcome is Outcome.REFUSED and not repeated:
+            count_refusal(reply.reason.value)
+        return reply, repeated
 
     def _offers(
         self, entry: PartyEntry, number: str, service: str
@@ -164,7 +169,9 @@ class Charging:
     async def kill(self, *, switch: str, session_id: str, why: str) -> tuple[Reply, bool]:
         """Ask for the end of a live session; its switch is told through the outbox."""
         return await self._lane.submit(
-            Kill(f"{switch}/{session_id}", why), f"kill={why}", _encode({"type": "kill", "why": why})
+            Kill(f"{switch}/{session_id}", why),
+            f"kill={why}",
+            _encode({"type": "kill", "why": why}),
         )
 
     async def quote(

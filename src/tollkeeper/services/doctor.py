@@ -75,7 +75,8 @@ def check_machine(settings: Settings) -> list[Check]:
             mend="set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
         ),
         _check("settings", _described(settings)),
-        _check_disk(settings),
+        # A given database is elsewhere, and its disk is not to be seen from here.
+        *([] if settings.database_url else [_check_disk(settings)]),
         _check_port(settings.host, settings.port),
     ]
 
@@ -97,9 +98,8 @@ def _check_disk(settings: Settings) -> Check:
     return _check(
         "free disk",
         f"{free // GIB} GiB in {place}",
-        # A given database is elsewhere; here only logs and imports need room.
-        fail=free < DISK_FAIL_BYTES and settings.database_url is None,
-        warn=free < (DISK_FAIL_BYTES if settings.database_url else DISK_WARN_BYTES),
+        fail=free < DISK_FAIL_BYTES,
+        warn=free < DISK_WARN_BYTES,
         mend="free some disk, or set TOLLKEEPER_DATA_DIR to a larger one",
     )
 
@@ -279,7 +279,8 @@ async def _check_content(connection: Connection) -> list[Check]:
             connection,
             "parked_wallets",
             what="parked wallets",
-            mend='run "tollkeeper verify", mend what it finds, then unpark them',
+            mend='run "tollkeeper verify", mend what it finds, then '
+            '"tollkeeper wallet unpark PARTY CURRENCY --reason WHY"',
         ),
         _check(
             "API keys",

@@ -32,6 +32,7 @@ from tollkeeper.errors import Busy, TollkeeperError
 from tollkeeper.services.picture import Item, Outcomes, Picture
 from tollkeeper.services.ports import Book, ChargingStore
 from tollkeeper.services.tasks import end
+from tollkeeper.telemetry import LaneMeter, observe_batch
 
 SHED_SHARE = 0.75
 """New calls are refused as busy when this much of the lane is full; the rest is for calls that are up."""
@@ -74,6 +75,7 @@ class Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._contended = 0
+        self._landed: tuple[Batch, Outcomes] | None = None
         self._deciding: list[Item] = []
         self._task: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None]
@@ -81,6 +83,7 @@ class Lane:
         self.batches = 0
         self.stale_batches = 0
         self.shed = 0
+        self._meter = LaneMeter()
 
     # --- in ------------------------------------------------------------------------------------
 
@@ -119,6 +122,7 @@ class Lane:
             await self._idle.wait()
             await end([self._task, self._sweeper])
             self._task = None
+        self._tell_meter()
         await self._store.close()
 
     def forget_wallets(self, ids: Iterable[int]) -> None:
@@ -148,6 +152,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._wait_max / 8)
+            self._tell_meter()
             flying = self._flying[0] if self._flying is not None else []
             late = [
                 item
@@ -157,6 +162,16 @@ class Lane:
             self._fail(
                 late, Busy("the database does not answer in time; try again", code="too_slow")
             )
+
+    def _tell_meter(self) -> None:
+        self._meter.tell(
+            self.waiting,
+            batches=self.batches,
+            operations=self.operations,
+            stale=self.stale_batches,
+            shed=self.shed,
+            replays=self.replays,
+        )
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -194,15 +209,15 @@ class Lane:
         if self._optimistic and self._contended == 0:
             try:
                 batch, outcomes = await self._prepare(items)
+                self._store.encode(batch)
             except StaleRead:
                 self._note_stale(items)
             else:
-                if await self._land():
+                if await self._land(settle=False):
                     self._picture.anticipate(batch)
-                    self._flying = (
-                        items,
-                        asyncio.create_task(self._fly(batch, outcomes), name="batch"),
-                    )
+                    task = asyncio.create_task(self._fly(batch, outcomes), name="batch")
+                    self._flying = (items, task)
+                    self._settle_landed()
                     return
                 # The batch before was not written, so this one was decided on money that never was.
                 self._picture.forget(items)
@@ -211,13 +226,24 @@ class Lane:
         await self._decide_locked(items)
 
     async def _fly(self, batch: Batch, outcomes: Outcomes) -> None:
+        began = asyncio.get_running_loop().time()
         if batch.written:
             await self._store.apply(batch)
-        self.batches += 1
-        self._picture.settle(batch, outcomes)
+        self._count(batch, outcomes, began)
+        self._landed = (batch, outcomes)
 
-    async def _land(self) -> bool:
-        """Wait for the batch under way; if it was not written, decide it again; False tells so."""
+    def _settle_landed(self) -> None:
+        """Answer those whose batch is durable."""
+        if self._landed is not None:
+            (batch, outcomes), self._landed = self._landed, None
+            self._picture.settle(batch, outcomes)
+
+    async def _land(self, *, settle: bool = True) -> bool:
+        """Wait for the batch under way; if it was not written, decide it again; False tells so.
+
+        With ``settle`` false the answers are left to the caller, who sends off the next batch
+        first: the database is then not kept waiting while all the answered ask again.
+        """
         if self._flying is None:
             return True
         items, task = self._flying
@@ -229,6 +255,8 @@ class Lane:
             await self._give_up(items, error)
             return False
         else:
+            if settle:
+                self._settle_landed()
             return True
         finally:
             self._flying = None
@@ -300,6 +328,11 @@ class Lane:
         taken.sort(key=lambda item: _ORDER.get(type(item.command), 0))
         return taken
 
+    def _count(self, batch: Batch, outcomes: Outcomes, began: float) -> None:
+        self.batches += 1
+        taken = asyncio.get_running_loop().time() - began
+        observe_batch(len(outcomes), taken if batch.written else None)
+
     def _note_stale(self, items: list[Item]) -> None:
         self.stale_batches += 1
         self._contended = CONTENDED_BATCHES
@@ -326,10 +359,11 @@ class Lane:
         """Decide on sessions just read and on wallets under lock: nothing can come between."""
         picture = self._picture
         items = await picture.know(items, [item.command.key for item in items])
+        began = asyncio.get_running_loop().time()
         async with self._store.locked(sorted(picture.wallets_needed(items))) as unit:
             batch, outcomes = picture.decide(items, unit.wallets)
             if batch.written:
                 await unit.apply(batch)
-        self.batches += 1
+        self._count(batch, outcomes, began)
         picture.anticipate(batch)
         picture.settle(batch, outcomes)

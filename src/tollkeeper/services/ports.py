@@ -31,6 +31,9 @@ class ChargingStore(Protocol):
     async def wallets(self, ids: Sequence[int]) -> dict[int, Wallet]:
         """Read wallets."""
 
+    def encode(self, batch: Batch) -> None:
+        """Prepare what ``apply`` will send, while the batch before is still under way."""
+
     async def apply(self, batch: Batch) -> None:
         """Write a batch, all or nothing; raises StaleRead or StoreAway."""
 

@@ -10,6 +10,8 @@ from tollkeeper.store.rates import RateRefusal
 
 LINE_TITLE, REASON_TITLE = "refused line", "refused because"
 """Titles of the two columns added; no reader of sheets takes them for its own."""
+EMPTY = "(empty)"
+"""What is shown of a cell with nothing in it."""
 
 
 def write_refused(refusals: Iterable[RateRefusal], *, header: str, delimiter: str) -> str:
@@ -21,7 +23,8 @@ def write_refused(refusals: Iterable[RateRefusal], *, header: str, delimiter: st
     raws: dict[int, str] = {}
     for refusal in refusals:
         raws[refusal.line] = refusal.raw
-        shown = f'{refusal.field} "{refusal.value}": ' if refusal.field else ""
+        value = f'"{refusal.value}"' if refusal.value else EMPTY
+        shown = f"{refusal.field} {value}: " if refusal.field else ""
         reasons.setdefault(refusal.line, []).append(shown + refusal.reason)
     titles = _cells(header, delimiter) if header else None
     out = io.StringIO()

@@ -7,11 +7,11 @@ import binascii
 import secrets
 from urllib.parse import urlsplit
 
-from tollkeeper.errors import InvalidInput
+from tollkeeper.errors import InvalidInput, NotFound
 from tollkeeper.services.fields import check_code
+from tollkeeper.store import outbox as store
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Database
-from tollkeeper.store.outbox import set_switch as write_switch
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 (the mark of a secret, as Standard Webhooks has it)
 SECRET_BYTES = 32
@@ -36,7 +36,7 @@ async def set_switch(
     _check_url(kill_url)
     _check_secret(secret)
     async with database.write() as connection:
-        await write_switch(connection, code, kill_url, secret)
+        await store.set_switch(connection, code, kill_url, secret)
         await record(
             connection,
             actor=actor,
@@ -45,6 +45,42 @@ async def set_switch(
             detail={"kill_url": kill_url},
             notice=f"switch:{code}",
         )
+
+
+async def get_kill_url(database: Database, code: str) -> str:
+    """Return where a switch takes kill requests; its secret is never shown again.
+
+    Raises:
+        NotFound: it was never said.
+    """
+    async with database.read() as connection:
+        row = await store.read_switch(connection, code)
+    if row is None:
+        raise _unknown(code)
+    return row.kill_url
+
+
+async def delete_switch(database: Database, *, code: str, actor: str) -> None:
+    """Forget where a switch takes kill requests: from now on it is not asked to end calls.
+
+    Raises:
+        NotFound: it was never said.
+    """
+    async with database.write() as connection:
+        if not await store.delete_switch(connection, code):
+            raise _unknown(code)
+        await record(
+            connection,
+            actor=actor,
+            action="switch.delete",
+            subject=f"switch {code}",
+            detail={},
+            notice=f"switch:{code}",
+        )
+
+
+def _unknown(code: str) -> NotFound:
+    return NotFound(f'of a switch "{code}" nothing is set', code="unknown_switch", field="code")
 
 
 def _check_url(url: str) -> None:

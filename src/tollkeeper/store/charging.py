@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.rows import DictRow, dict_row
 
 from tollkeeper.core.batch import (
@@ -54,6 +54,7 @@ class PostgresChargingStore:
         self._url = url
         self._connection: AsyncConnection[DictRow] | None = None
         self._accounts: dict[tuple[Account, str, str], int] = {}
+        self._encoded: tuple[Batch, list[str]] | None = None
 
     async def connect(self) -> AsyncConnection[DictRow]:
         """Return the open connection, making it first where there is none.
@@ -138,6 +139,11 @@ class PostgresChargingStore:
         async with self._guarded() as connection:
             return await _read_wallets(connection, _SQL["wallets"], ids)
 
+    def encode(self, batch: Batch) -> None:
+        """Make the parameters of a batch that will be applied next."""
+        if batch.written and not self._unknown_accounts(batch):
+            self._encoded = (batch, _parameters(batch, self._accounts))
+
     async def apply(self, batch: Batch) -> None:
         """Write a batch in one durable transaction.
 
@@ -163,22 +169,34 @@ class PostgresChargingStore:
 
     async def apply_within(self, connection: AsyncConnection[DictRow], batch: Batch) -> None:
         """Write a batch in whatever transaction the connection is in."""
-        for written in batch.written:
-            for posting in written.decision.postings:
-                await self._know_account(connection, written.decision.session, posting)
-        parameters = _parameters(batch, self._accounts)
-        await connection.execute(_SQL["charge_batch"], parameters, prepare=True)
+        encoded, self._encoded = self._encoded, None
+        if encoded is not None and encoded[0] is batch:
+            parameters = encoded[1]
+        else:
+            for name in self._unknown_accounts(batch):
+                await self._know_account(connection, name)
+            parameters = _parameters(batch, self._accounts)
+        # A raw cursor sends the statement as it stands: nothing to translate on each batch.
+        async with AsyncRawCursor(connection) as cursor:
+            await cursor.execute(_SQL["charge_batch"], parameters, prepare=True)
+
+    def _unknown_accounts(self, batch: Batch) -> set[tuple[Account, str, str]]:
+        """Accounts on the other side of the batch's entries whose numbers are not known here."""
+        names = {
+            _contra(written.decision.session, posting)
+            for written in batch.written
+            for posting in written.decision.postings
+        }
+        return names - self._accounts.keys()
 
     async def _know_account(
-        self, connection: AsyncConnection[DictRow], session: Session, posting: Posting
+        self, connection: AsyncConnection[DictRow], name: tuple[Account, str, str]
     ) -> None:
-        name = _contra(session, posting)
-        if name not in self._accounts:
-            row = await (
-                await connection.execute(_SQL["account"], (name[0].value, name[1], name[2]))
-            ).fetchone()
-            assert row is not None
-            self._accounts[name] = row["id"]
+        kind, currency, service = name
+        cursor = await connection.execute(_SQL["account"], (kind.value, currency, service))
+        row = await cursor.fetchone()
+        assert row is not None
+        self._accounts[name] = row["id"]
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncIterator[AsyncConnection[DictRow]]:

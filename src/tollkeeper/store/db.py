@@ -36,11 +36,11 @@ def queries(name: str) -> dict[str, LiteralString]:
 class Database:
     """A small pool for the ordinary work: everything but the lane, which has its own connection."""
 
-    def __init__(self, url: str, *, size: int = 8) -> None:
+    def __init__(self, url: str, *, size: int = 8, min_size: int = 1) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            min_size=1,
+            min_size=min(min_size, size),
             max_size=size,
             open=False,
             timeout=5.0,

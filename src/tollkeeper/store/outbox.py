@@ -58,6 +58,11 @@ async def set_switch(connection: Connection, code: str, kill_url: str, secret: s
     await connection.execute(_SQL["set_switch"], (code, kill_url, secret))
 
 
+async def delete_switch(connection: Connection, code: str) -> bool:
+    """Forget where a switch takes kill requests; False if nothing was known."""
+    return (await connection.execute(_SQL["delete_switch"], (code,))).rowcount == 1
+
+
 async def purge(
     connection: Connection, *, outbox_before: datetime, idempotency_before: datetime
 ) -> None:

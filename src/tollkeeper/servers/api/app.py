@@ -20,6 +20,7 @@ from tollkeeper.servers.api import (
     rates,
     schemas,
     sessions,
+    switches,
     wallets,
 )
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
@@ -69,6 +70,7 @@ def create_app(services: Services) -> FastAPI:
         rates.router,
         sessions.router,
         keys.router,
+        switches.router,
         _plain,
     ):
         app.include_router(router)

@@ -32,7 +32,7 @@ _ALWAYS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosnif
 class TooLarge(TollkeeperError):
     """The body is larger than this route takes."""
 
-    code = "too_large"
+    code = "body_too_large"
     http_status = 413
 
 

@@ -24,7 +24,7 @@ _CODES = {
     400: "invalid_body",
     404: "no_such_route",
     405: "method_not_allowed",
-    413: "too_large",
+    413: "body_too_large",
     415: "wrong_content_type",
 }
 _SENTENCES = {

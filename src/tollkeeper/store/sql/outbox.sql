@@ -15,6 +15,9 @@ SELECT kill_url, secret FROM switch WHERE code = %s
 INSERT INTO switch (code, kill_url, secret) VALUES (%s, %s, %s)
 ON CONFLICT (code) DO UPDATE SET kill_url = excluded.kill_url, secret = excluded.secret
 
+-- name: delete_switch
+DELETE FROM switch WHERE code = %s
+
 -- name: purge
 DELETE FROM outbox WHERE done_at < %s
 

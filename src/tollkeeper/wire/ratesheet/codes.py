@@ -20,6 +20,7 @@ _FLOAT = re.compile(r"([0-9]{1,15})\.00?")
 _BLANKS = re.compile(r"[^\S\n]+")
 _CLASS = re.compile(r"([0-9]*)\[([0-9]|[0-9]-[0-9]|[0-9]{2,10})\]([0-9]*)")
 _GROUPED = re.compile(r"\(?([0-9]{1,3})\)?[ \t]+([0-9][0-9 \t-]*)")
+_DASH = re.compile(r"\s*-\s*")
 _NPANXX = re.compile(r"([2-9][0-9]{2})[-. ]?([0-9]{3})[-. ]?([0-9]?)")
 
 
@@ -109,6 +110,7 @@ def _items(cell: str, text: str, country: str) -> list[str]:
             if match is None:
                 out.append(_with_lead(lead, part))
             else:
+                _refuse_list_by_blanks(cell, part, match[1], match[2])
                 out.append(_with_lead(match[1], match[2]))
         return out
     if any(re.search(r"\s", part) for part in parts):
@@ -121,6 +123,22 @@ def _items(cell: str, text: str, country: str) -> list[str]:
     if not country:
         _refuse_loose_suffixes(cell, parts)
     return parts
+
+
+def _refuse_list_by_blanks(cell: str, part: str, lead: str, suffix: str) -> None:
+    """``93 94 95`` may be three codes or one: only + or brackets show that blanks group one number.
+
+    A country code and one group after it are one code, unless the two are neighbours (``370 371``).
+    """
+    if part.startswith(("+", "(")):
+        return
+    groups = [lead, *_DASH.sub("-", suffix).split()]
+    neighbours = len(set(groups)) == 2 and groups[0][:-1] == groups[1][:-1]
+    if len(groups) > 2 or (neighbours and len(groups[0]) == len(groups[1])):
+        raise _problem(
+            cell,
+            "more than one code in the cell? write one code, a list with commas or a range",
+        )
 
 
 def _with_lead(lead: str, suffix: str) -> str:

@@ -137,7 +137,6 @@ class _Reading:
             at.pop("seconds_allowed", None)
         fields = tuple(field for field in TERM_FIELDS if field in at)
         per_second = options.per == "second" or (options.per == "auto" and layout.per_second)
-        self._per_second = per_second
         self._reader = TermsReader(options, fields, decimal=sheet.decimal, per_second=per_second)
         self._term_cells = _getter([at[field] for field in fields])
         self._terms: dict[tuple[str, ...], Terms | CellProblem] = {}
@@ -337,7 +336,7 @@ class _Reading:
             )
         if not sheet.lines:
             raise InvalidInput("The sheet has a header but no rows.", code="empty_file")
-        notes.extend(_column_notes(sheet, layout, self._options, per_second=self._per_second))
+        notes.extend(_column_notes(sheet, layout, self._options, self._reader))
         if numbers:
             notes.append(
                 f'"{layout.titles["status"]}" is {min(numbers)} in every row and was not interpreted.'
@@ -362,7 +361,7 @@ class _Reading:
 
 
 def _column_notes(
-    sheet: Sheet, layout: Layout, options: SheetOptions, *, per_second: bool
+    sheet: Sheet, layout: Layout, options: SheetOptions, reader: TermsReader
 ) -> Iterator[str]:
     """Say what was read as what, wherever there was a choice."""
     read = ", ".join(f"{field} from {title}" for field, title in sheet.columns.items())
@@ -371,7 +370,7 @@ def _column_notes(
         yield f"Not read: {', '.join(sheet.unknown)}."
     if layout.has_header and layout.first > 1:
         yield f"The header is in line {layout.first}; what stands above it was not read."
-    if per_second:
+    if reader.per_second:
         yield "Prices were given per second and are kept per minute."
     if layout.nanp and options.prefix_add is None:
         yield f'"{layout.titles["prefix"]}" holds North American codes: the country code 1 was put before them.'
@@ -381,8 +380,9 @@ def _column_notes(
         yield f'"{layout.titles["seconds_allowed"]}" was read as increments: yes is {yes}, no is {no}.'
     elif not timed:
         yield f"No column gives increments: every row has {options.increments}."
-    elif timed == {"next_interval"}:
-        yield "Only one increment is given: it is the first interval too."
+    elif timed == {"next_interval"} and reader.lone_increment:
+        where = "Where only" if reader.paired_increments else "Only"
+        yield f"{where} one increment is given: it is the first interval too."
     if "surcharge" in layout.at:
         yield "The surcharge was read as per minute."
 

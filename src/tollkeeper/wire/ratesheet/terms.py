@@ -118,6 +118,7 @@ class TermsReader:
     ) -> None:
         self._options = options
         self._fields = fields
+        self.per_second = per_second
         self._times = 60 if per_second else 1
         self._default = read_increments(options.increments)
         self._words = frozenset(word.casefold() for word in options.blocked_words)
@@ -134,6 +135,8 @@ class TermsReader:
             decimals_max=options.price_decimals,
         )
         self.status_numbers: set[str] = set()
+        self.lone_increment = self.paired_increments = False
+        """What the column of increments held, where there is one alone: ``6``, ``60/6`` or both."""
         yes_no = options.seconds_allowed
         self._allowed = (read_increments(yes_no[0]), read_increments(yes_no[1])) if yes_no else None
 
@@ -229,6 +232,10 @@ class TermsReader:
         first = following = 0
         if given.get("next_interval", "").strip():
             pair = read_increments(given["next_interval"], "next_interval")
+            if any(mark in given["next_interval"] for mark in "/:+-"):
+                self.paired_increments = True
+            else:
+                self.lone_increment = True
             # An "increment" column may hold 6, or the pair 60/6.
             first, following = pair if pair[0] != pair[1] else (0, pair[1])
         cell = given.get("first_interval", "").strip()
