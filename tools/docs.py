@@ -85,7 +85,17 @@ def http_api() -> str:
     for path in charging.openapi_part()[0]:
         scopes["post", path] = "charge` or `read" if path == "/v1/quote" else "charge"
     lines: list[str] = []
-    for tag in ("charging", "sessions", "parties", "wallets", "plans", "rates", "keys", "switches", "process"):
+    for tag in (
+        "charging",
+        "sessions",
+        "parties",
+        "wallets",
+        "plans",
+        "rates",
+        "keys",
+        "switches",
+        "process",
+    ):
         lines += [f"## {tag.capitalize()}", ""]
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
