@@ -218,6 +218,8 @@ class Lane:
                     task = asyncio.create_task(self._fly(batch, outcomes), name="batch")
                     self._flying = (items, task)
                     self._settle_landed()
+                    # Now it is sent, before the next batch is decided.
+                    await asyncio.sleep(0)
                     return
                 # The batch before was not written, so this one was decided on money that never was.
                 self._picture.forget(items)

@@ -10,16 +10,16 @@ CREATE FUNCTION charge_batch_v1(
     batch_at timestamptz,
     w_id bigint[], w_stamp bigint[], w_credit numeric[], w_debit numeric[], w_held numeric[],
     w_live integer[], w_cps_second bigint[], w_cps_count integer[], w_entries integer[], w_guarded boolean[],
-    o_id uuid[], o_key text[], o_party bigint[], o_day date[], o_expires timestamptz[], o_body text[],
-    c_key text[], c_version integer[], c_expires timestamptz[], c_body text[],
+    o_id uuid[], o_key text[], o_party bigint[], o_day date[], o_expires timestamptz[], o_body json,
+    c_key text[], c_version integer[], c_expires timestamptz[], c_body json,
     x_id uuid[], x_version integer[], x_key text[], x_party bigint[], x_day date[], x_ending text[],
-    x_charge numeric[], x_body text[],
-    l_id uuid[], l_day date[], l_version integer[], l_charge numeric[], l_body text[],
+    x_charge numeric[], x_body json,
+    l_id uuid[], l_day date[], l_version integer[], l_charge numeric[], l_body json,
     m_day date[], m_session uuid[], m_version integer[], m_message text[], m_digest text[],
-    m_request text[], m_reply text[],
+    m_request json, m_reply json,
     e_wallet bigint[], e_debit bigint[], e_credit bigint[], e_code text[], e_amount numeric[],
     e_currency text[], e_version bigint[], e_balance numeric[], e_session uuid[], e_leg smallint[],
-    b_kind text[], b_session uuid[], b_detail text[], b_payload text[]
+    b_kind text[], b_session uuid[], b_detail text[], b_payload json
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     n integer;
@@ -39,8 +39,8 @@ BEGIN
 
     IF cardinality(o_id) > 0 THEN
         INSERT INTO live_session (id, key, party_id, opened_day, expires_at, version, body)
-        SELECT id, key, party, day, expires, 1, body::json
-        FROM unnest(o_id, o_key, o_party, o_day, o_expires, o_body) AS o(id, key, party, day, expires, body)
+        SELECT id, key, party, day, expires, 1, body
+        FROM ROWS FROM (unnest(o_id, o_key, o_party, o_day, o_expires), json_array_elements(o_body)) AS o(id, key, party, day, expires, body)
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(o_id) OR EXISTS (
@@ -52,8 +52,8 @@ BEGIN
 
     IF cardinality(c_key) > 0 THEN
         UPDATE live_session s
-        SET expires_at = c.expires, version = c.version + 1, body = c.body::json
-        FROM unnest(c_key, c_version, c_expires, c_body) AS c(key, version, expires, body)
+        SET expires_at = c.expires, version = c.version + 1, body = c.body
+        FROM ROWS FROM (unnest(c_key, c_version, c_expires), json_array_elements(c_body)) AS c(key, version, expires, body)
         WHERE s.key = ANY (c_key) AND s.key = c.key AND s.version = c.version;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(c_key) THEN
@@ -66,8 +66,9 @@ BEGIN
         -- that the unique key makes another node wait that would admit the same id at this moment.
         IF 0 = ANY (x_version) THEN
             INSERT INTO live_session (key, id, party_id, opened_day, expires_at, version, body)
-            SELECT key, id, party, day, batch_at, 0, body::json
-            FROM unnest(x_key, x_id, x_party, x_day, x_version, x_body) AS x(key, id, party, day, version, body)
+            SELECT key, id, party, day, batch_at, 0, body
+            FROM ROWS FROM (unnest(x_key, x_id, x_party, x_day, x_version), json_array_elements(x_body))
+                AS x(key, id, party, day, version, body)
             WHERE version = 0
             ON CONFLICT DO NOTHING;
         END IF;
@@ -83,15 +84,17 @@ BEGIN
             RAISE EXCEPTION 'a session exists already' USING ERRCODE = 'TK002';
         END IF;
         INSERT INTO closed_session (opened_day, id, key, party_id, closed_at, ending, charge, version, body)
-        SELECT day, id, key, party, batch_at, ending, charge, version + 1, body::json
-        FROM unnest(x_day, x_id, x_key, x_party, x_ending, x_charge, x_version, x_body)
+        SELECT day, id, key, party, batch_at, ending, charge, version + 1, body
+        FROM ROWS FROM (
+            unnest(x_day, x_id, x_key, x_party, x_ending, x_charge, x_version), json_array_elements(x_body)
+        )
             AS x(day, id, key, party, ending, charge, version, body);
     END IF;
 
     IF cardinality(l_id) > 0 THEN
         UPDATE closed_session s
-        SET charge = l.charge, version = l.version + 1, body = l.body::json
-        FROM unnest(l_day, l_id, l_version, l_charge, l_body) AS l(day, id, version, charge, body)
+        SET charge = l.charge, version = l.version + 1, body = l.body
+        FROM ROWS FROM (unnest(l_day, l_id, l_version, l_charge), json_array_elements(l_body)) AS l(day, id, version, charge, body)
         WHERE s.id = ANY (l_id) AND s.opened_day = l.day AND s.id = l.id AND s.version = l.version;
         GET DIAGNOSTICS n = ROW_COUNT;
         IF n <> cardinality(l_id) THEN
@@ -100,8 +103,11 @@ BEGIN
     END IF;
 
     INSERT INTO session_message (day, session_id, version, message_id, digest, at, request, reply)
-    SELECT day, session, version, message, digest, batch_at, request::json, reply::json
-    FROM unnest(m_day, m_session, m_version, m_message, m_digest, m_request, m_reply)
+    SELECT day, session, version, message, digest, batch_at, request, reply
+    FROM ROWS FROM (
+        unnest(m_day, m_session, m_version, m_message, m_digest),
+        json_array_elements(m_request), json_array_elements(m_reply)
+    )
         AS m(day, session, version, message, digest, request, reply);
 
     IF cardinality(e_wallet) > 0 THEN
@@ -116,7 +122,7 @@ BEGIN
     IF cardinality(b_kind) > 0 THEN
         INSERT INTO outbox (at, kind, session_id, detail, payload, next_at)
         SELECT batch_at, kind, session, detail, payload::jsonb, batch_at
-        FROM unnest(b_kind, b_session, b_detail, b_payload) AS b(kind, session, detail, payload);
+        FROM ROWS FROM (unnest(b_kind, b_session, b_detail), json_array_elements(b_payload)) AS b(kind, session, detail, payload);
     END IF;
 
     IF cardinality(w_id) > 0 THEN

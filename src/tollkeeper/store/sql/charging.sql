@@ -27,14 +27,14 @@ SELECT charge_batch_v1(
     $1::timestamptz,
     $2::bigint[], $3::bigint[], $4::numeric[], $5::numeric[], $6::numeric[],
     $7::integer[], $8::bigint[], $9::integer[], $10::integer[], $11::boolean[],
-    $12::uuid[], $13::text[], $14::bigint[], $15::date[], $16::timestamptz[], $17::text[],
-    $18::text[], $19::integer[], $20::timestamptz[], $21::text[],
-    $22::uuid[], $23::integer[], $24::text[], $25::bigint[], $26::date[], $27::text[], $28::numeric[], $29::text[],
-    $30::uuid[], $31::date[], $32::integer[], $33::numeric[], $34::text[],
-    $35::date[], $36::uuid[], $37::integer[], $38::text[], $39::text[], $40::text[], $41::text[],
+    $12::uuid[], $13::text[], $14::bigint[], $15::date[], $16::timestamptz[], $17::json,
+    $18::text[], $19::integer[], $20::timestamptz[], $21::json,
+    $22::uuid[], $23::integer[], $24::text[], $25::bigint[], $26::date[], $27::text[], $28::numeric[], $29::json,
+    $30::uuid[], $31::date[], $32::integer[], $33::numeric[], $34::json,
+    $35::date[], $36::uuid[], $37::integer[], $38::text[], $39::text[], $40::json, $41::json,
     $42::bigint[], $43::bigint[], $44::bigint[], $45::text[], $46::numeric[], $47::text[], $48::bigint[],
     $49::numeric[], $50::uuid[], $51::smallint[],
-    $52::text[], $53::uuid[], $54::text[], $55::text[]
+    $52::text[], $53::uuid[], $54::text[], $55::json
 )
 
 -- name: account
