@@ -238,3 +238,36 @@ async def test_a_switch_without_an_address_is_noted_and_not_asked(
         note = world.one("SELECT last_error FROM outbox WHERE kind = 'session.kill'")
         assert note == "switch sw1 has no kill address"
         assert receiver.requests == []
+
+
+async def test_f23_a_switch_that_cannot_be_reached_proves_nothing_about_its_calls(
+    database_url: str, receiver: Receiver
+) -> None:
+    """F23: no answer means unknown, not gone: the call stays open and held, and is still metered."""
+    async with switchboard(database_url, receiver) as (_world, parts):
+        await parts.charging.update(switch="sw1", session_id="x", used_ms=10_000)
+        await parts.charging.kill(switch="sw1", session_id="x", why="fraud")
+        receiver.answers = [0]
+        await parts.timers.deliver_due()
+        session = await parts.charging.session("sw1/x")
+        assert session.open
+        assert session.legs[0].held > 0
+        reply, _ = await parts.charging.stop(switch="sw1", session_id="x", used_ms=20_000)
+        assert str(reply.charge) == "0.200000"
+
+
+async def test_f25_a_kill_names_one_call_of_one_switch(
+    database_url: str, receiver: Receiver
+) -> None:
+    """F25: the same id on another switch, and the party's other calls, are not touched."""
+    async with switchboard(database_url, receiver) as (world, parts):
+        for switch, session_id in (("sw2", "x"), ("sw1", "y")):
+            await parts.charging.authorise(
+                switch=switch, session_id=session_id, party="acme", called=UK_FIXED
+            )
+        await parts.charging.kill(switch="sw1", session_id="x", why="fraud")
+        await parts.timers.deliver_due()
+        assert receiver.told == [("x", "fraud")]
+        killed = {s.key: s.kill for s in await parts.charging.live_sessions()}
+        assert killed == {"sw1/x": "fraud", "sw1/y": "", "sw2/x": ""}
+        assert world.one("SELECT count(*) FROM outbox") == 1
