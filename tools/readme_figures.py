@@ -36,6 +36,7 @@ RUNS = {
     "baseline_hot_256": "baseline, one wallet, 256 in flight",
     "http_16": "over HTTP, 1,000 wallets, 16 connections",
     "http_64": "the same, 64 connections",
+    "http_128": "the same, 128 connections",
 }
 NUMBERS = {
     "engine_vs_baseline_hot": ("engine against baseline, one wallet, 256 in flight", "times"),

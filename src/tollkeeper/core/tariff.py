@@ -10,10 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from tollkeeper.core.rating import Tariff
 
 PREFIX_MAX = 18
 """Digits in a prefix: 15 of E.164 and room for a routing or ported-number mark."""
+
+HEAD = 4
+"""Digits by which a table groups the lengths of its prefixes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class PrefixTable:
     """An immutable table of one card version: longest valid prefix of a number in a few probes.
 
     Rows are kept by prefix in one dictionary; the prefix lengths that occur are kept per first
-    two digits, so a lookup probes only lengths that can match.
+    four digits, so a lookup probes few lengths that cannot match.
     """
 
     __slots__ = ("_lengths", "_rows", "size")
@@ -62,8 +67,8 @@ class PrefixTable:
             held = table.get(prefix)
             if held is None:
                 table[prefix] = row
-                if len(prefix) >= 2:
-                    lengths.setdefault(prefix[:2], set()).add(len(prefix))
+                if len(prefix) >= HEAD:
+                    lengths.setdefault(prefix[:HEAD], set()).add(len(prefix))
             else:
                 versions = held if isinstance(held, tuple) else (held,)
                 table[prefix] = tuple(sorted((*versions, row), key=_newest_first, reverse=True))
@@ -76,16 +81,19 @@ class PrefixTable:
     def find(self, number: str, at: datetime) -> RateRow | None:
         """Return the row of the longest prefix of ``number`` in force at ``at``, or None."""
         rows = self._rows
-        for length in self._lengths.get(number[:2], ()):
+        for length in self._lengths.get(number[:HEAD], ()):
             # A slice longer than the number is the number itself: not a prefix of that length.
             if length > len(number):
                 continue
             held = rows.get(number[:length])
             if held is not None:
+                # Nearly every row is one that is always in force: no further look at it.
+                if type(held) is RateRow and held.valid_from is None and held.valid_to is None:
+                    return held
                 row = _choose(held, at)
                 if row is not None:
                     return row
-        for short in (number[:1], ""):
+        for short in (number[:3], number[:2], number[:1], ""):
             held = rows.get(short)
             if held is not None:
                 row = _choose(held, at)
@@ -123,8 +131,7 @@ class Card:
     table: PrefixTable
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, gc=False):
     """The row that prices a number, and the card version it stands on."""
 
     card: Card
