@@ -16,8 +16,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tollkeeper.errors import Busy
 
-OPTIONS = "-c TimeZone=UTC -c lock_timeout=5s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
-"""Every connection works in UTC and waits for nothing without end."""
+OPTIONS = (
+    "-c TimeZone=UTC -c lock_timeout=5s -c statement_timeout=60s "
+    "-c idle_in_transaction_session_timeout=60s -c max_parallel_workers_per_gather=0"
+)
+"""Every connection works in UTC, waits for nothing without end, and takes one core at most: the rest
+is for calls."""
 
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)$", re.MULTILINE)
 

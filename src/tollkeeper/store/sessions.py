@@ -97,8 +97,17 @@ async def due_to_expire(connection: Connection, now: datetime, limit: int) -> li
 
 
 async def to_kill(connection: Connection, limit: int) -> list[str]:
-    """Keys of live sessions of suspended parties whose calls are to be ended."""
-    rows = await (await connection.execute(_SQL["to_kill"], (limit,))).fetchall()
+    """Keys of live sessions of suspended parties whose calls are to be ended.
+
+    The live sessions have no index by party, so they are only looked through while such a party
+    has any: this is asked twice a second.
+    """
+    parties = [
+        row["id"] for row in await (await connection.execute(_SQL["parties_to_kill"])).fetchall()
+    ]
+    if not parties:
+        return []
+    rows = await (await connection.execute(_SQL["to_kill"], (parties, limit))).fetchall()
     return [row["key"] for row in rows]
 
 

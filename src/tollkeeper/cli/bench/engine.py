@@ -6,14 +6,13 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from tollkeeper.core.records import Outcome
 from tollkeeper.errors import Busy
 from tollkeeper.services.charging import Charging
 
-Operation = Callable[[int], Awaitable[None]]
 NUMBERS = (
     "447700900123",
     "4915112345678",
@@ -116,19 +115,34 @@ async def closed_loop(calls: Calls, clients: int, seconds: float) -> Measured:
 async def open_loop(
     calls: Calls, operations_per_second: float, seconds: float, *, overload: bool = False
 ) -> Measured:
-    """Calls arrive at random (Poisson) at the given rate, whether earlier ones are answered or not."""
-    random_ = random.Random(7)  # noqa: S311 - arrivals that can be repeated, no secrets
-    tasks: set[asyncio.Task[None]] = set()
+    """Calls arrive at random (Poisson) at the given rate, whether earlier ones are answered or not.
+
+    A second of arrivals before is not counted, as in the closed loop.
+    """
+    dice = random.Random(7)  # noqa: S311 - arrivals that can be repeated, no secrets
+    call = calls.call_or_be_shed if overload else calls.call
+    await _arrivals(call, operations_per_second / 2, 1.0, dice)
     calls.latencies.clear()
+    began = time.perf_counter()
+    await _arrivals(call, operations_per_second / 2, seconds, dice)
+    return _measure(calls.latencies, time.perf_counter() - began)
+
+
+async def _arrivals(
+    call: Callable[[], Coroutine[object, object, None]],
+    per_second: float,
+    seconds: float,
+    dice: random.Random,
+) -> None:
+    """Begin calls for so many seconds, and wait for the last to end."""
+    tasks: set[asyncio.Task[None]] = set()
     began = due = time.perf_counter()
     while due < began + seconds:
-        # Two operations a call.
-        due += random_.expovariate(operations_per_second / 2)
+        due += dice.expovariate(per_second)
         delay = due - time.perf_counter()
         if delay > 0:
             await asyncio.sleep(delay)
-        task = asyncio.create_task(calls.call_or_be_shed() if overload else calls.call())
+        task = asyncio.create_task(call())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
-    return _measure(calls.latencies, time.perf_counter() - began)

@@ -26,6 +26,7 @@ CREATE TABLE party (
 );
 CREATE INDEX party_parent ON party (parent_id);
 CREATE INDEX party_plan ON party (plan_id);
+CREATE INDEX party_to_kill ON party (id) WHERE status = 'suspended' AND kill_on_suspend;
 
 -- One row per account of the journal. A wallet is an account of kind 'wallet'; the others exist
 -- once per currency and name, and their balances are sums of entries, never kept per call.

@@ -31,10 +31,13 @@ WHERE e.session_id = %s::uuid ORDER BY e.id
 -- name: due_to_expire
 SELECT key FROM live_session WHERE expires_at <= %s ORDER BY expires_at LIMIT %s
 
+-- name: parties_to_kill
+SELECT p.id FROM party p
+WHERE p.status = 'suspended' AND p.kill_on_suspend
+  AND EXISTS (SELECT FROM wallet w WHERE w.party_id = p.id AND w.live > 0)
+
 -- name: to_kill
-SELECT s.key FROM live_session s JOIN party p ON p.id = s.party_id
-WHERE p.status = 'suspended' AND p.kill_on_suspend AND s.body->>'kill' IS NULL
-LIMIT %s
+SELECT key FROM live_session WHERE party_id = ANY (%s::bigint[]) AND body->>'kill' IS NULL LIMIT %s
 
 -- name: party_codes
 SELECT id, code FROM party WHERE id = ANY (%s::bigint[])
