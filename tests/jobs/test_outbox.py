@@ -271,3 +271,23 @@ async def test_f25_a_kill_names_one_call_of_one_switch(
         killed = {s.key: s.kill for s in await parts.charging.live_sessions()}
         assert killed == {"sw1/x": "fraud", "sw1/y": "", "sw2/x": ""}
         assert world.one("SELECT count(*) FROM outbox") == 1
+
+
+async def test_f17_suspending_a_party_with_its_calls_ends_them_and_nobody_elses(
+    database_url: str, receiver: Receiver
+) -> None:
+    """F17: the job asks the switch to end each of the party's calls, once."""
+    async with switchboard(database_url, receiver) as (world, parts):
+        world.customer("other", balance="10")
+        await parts.directory.load()
+        await parts.charging.authorise(switch="sw1", session_id="y", party="other", called=UK_FIXED)
+        assert not await parts.timers.kill_suspended()
+        world.sql(
+            "UPDATE party SET status = 'suspended', kill_on_suspend = true WHERE code = 'acme'"
+        )
+        for _ in range(2):
+            await parts.timers.kill_suspended()
+            await parts.timers.deliver_due()
+        assert receiver.told == [("x", "suspended")]
+        kills = {s.key: s.kill for s in await parts.charging.live_sessions()}
+        assert kills == {"sw1/x": "suspended", "sw1/y": ""}
