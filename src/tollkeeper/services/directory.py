@@ -33,7 +33,6 @@ class Directory:
         self._database = database
         self._by_code: dict[str, PartyEntry] = {}
         self._by_id: dict[int, PartyEntry] = {}
-        self._plans: dict[tuple[int, str], tuple[int, ...]] = {}
         self._cards: dict[int, Card] = {}
         self._chains: dict[tuple[int, str], tuple[Card, ...]] = {}
         self._keys: dict[bytes, ApiKey] = {}
@@ -125,7 +124,7 @@ class Directory:
         chains = {
             key: tuple(cards[id_] for id_ in ids if id_ in cards) for key, ids in plans.items()
         }
-        self._cards, self._plans, self._chains = cards, plans, chains
+        self._cards, self._chains = cards, chains
         if changed:
             self.on_rates()
 

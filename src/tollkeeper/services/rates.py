@@ -196,7 +196,9 @@ async def import_sheet(
         raise InvalidInput("mode: full or partial", field="mode")
     if len(data) > options.bytes_max:
         raise InvalidInput(
-            f"the file is larger than {options.bytes_max // 2**20} MiB", code="file_too_large"
+            f"the file is larger than {options.bytes_max // 2**20} MiB: is it a rate sheet? "
+            "Send one in parts as partial sheets",
+            code="file_too_large",
         )
     await get_card(database, card)
     job = ImportJob(

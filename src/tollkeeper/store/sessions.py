@@ -57,12 +57,6 @@ async def read_live(
     ]
 
 
-async def count_live(connection: Connection) -> int:
-    """How many sessions are open."""
-    row = await (await connection.execute(_SQL["count_live"])).fetchone()
-    return int(row["live"]) if row else 0
-
-
 async def read_session(connection: Connection, name: str) -> Session | None:
     """Find a session, live or closed, by ``switch/session_id`` or by its own id."""
     by = "by_key" if "/" in name else "by_id"

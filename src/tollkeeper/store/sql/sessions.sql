@@ -3,9 +3,6 @@ SELECT key, id::text AS id, body::text AS body, expires_at, version FROM live_se
 WHERE (%(party)s::bigint IS NULL OR party_id = %(party)s) AND key > %(after)s
 ORDER BY key LIMIT %(limit)s
 
--- name: count_live
-SELECT count(*) AS live FROM live_session
-
 -- name: by_key_live
 SELECT body::text AS body FROM live_session WHERE key = %s
 
