@@ -15,7 +15,7 @@ import msgspec
 
 from tollkeeper.core.audit import Books, EntryLine, MessageLine
 from tollkeeper.core.batch import Answered, Batch, Change, GuardRefused, Known, StaleRead
-from tollkeeper.core.ledger import LEGAL, Account, Code, wallet_effect
+from tollkeeper.core.ledger import LEGAL, ON_CREDIT, Account, Code, wallet_effect
 from tollkeeper.core.records import Event, Reply, Session, Wallet
 
 _encode = msgspec.json.Encoder().encode
@@ -263,7 +263,7 @@ class MemoryBooks:
                         id_, versions[id_], balances[id_], session.id, posting.leg,
                     ),
                 )  # fmt: skip
-                if code in {Code.OVERRUN, Code.LATE}:
+                if code in ON_CREDIT:
                     on_credit[id_] = on_credit.get(id_, Decimal(0)) + posting.amount
         return on_credit
 

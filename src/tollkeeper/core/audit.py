@@ -4,7 +4,8 @@ Each function looks at one kind of record and returns what does not hold. The te
 and ``tollkeeper verify`` all use these; they differ only in where the records come from: a list in
 memory, or sums that the database has made. So the inputs are totals wherever a table can be long.
 
-Nothing here repairs anything.
+Nothing here repairs anything. The guarantees of records that came as files are in
+``core.audit_usage``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ GUARANTEES: dict[str, str] = {
     "I3": "A wallet's counters are the sums of its entries, whose versions have no gap.",
     "I4": "Counters only grow; a correction is a new entry.",
     "I5": "Only the legal pairs of accounts are posted, each with its code.",
-    "I7": "Held and spent never exceed funds and limit, but for overruns and late usage.",
+    "I7": "Held and spent never exceed funds and limit, but for usage charged after the fact.",
     "I8": "A hold ends once; what a wallet holds is the sum of its open sessions' holds.",
     "I9": "A grant is never longer than its hold buys.",
     "I10": "A refused session stays refused; a granted one keeps its grant.",
@@ -40,6 +41,9 @@ GUARANTEES: dict[str, str] = {
     "I17": "Times are UTC and in order.",
     "I19": "Each charge is made of its entries and can be derived again.",
     "I20": "A parked wallet takes no new holds.",
+    "I21": "Every file balances: each record was rated, matched, a duplicate or quarantined.",
+    "I22": "What a batch posted to a wallet is the sum of its records' legs.",
+    "I23": "The hourly sums are the sums of the records.",
 }
 """What is promised, by number. A finding's code begins with the number that it breaks."""
 
@@ -67,9 +71,9 @@ class WalletTotals:
 
     ``entries``, ``versions`` (distinct ones) and ``version_max`` count its entries;
     ``wrong_balances`` those whose balance is not the one before plus the entry; ``on_credit_sum``
-    is the part of ``debited_sum`` that was overrun or late; ``limit_peak`` is the highest credit
-    limit that was ever in force (None: the present one): what was held under a higher limit stays
-    held when the limit falls.
+    is the part of ``debited_sum`` that was charged after the fact (``ON_CREDIT``); ``limit_peak``
+    is the highest credit limit that was ever in force (None: the present one): what was held under
+    a higher limit stays held when the limit falls.
     """
 
     wallet: Wallet
@@ -113,7 +117,7 @@ def check_wallet(totals: WalletTotals) -> Iterator[Finding]:
             "I7.overspent",
             subject,
             f"balance {wallet.balance} and limit {peak} do not cover {wallet.held} held, "
-            f"and only {totals.on_credit_sum} was overrun or late",
+            f"and only {totals.on_credit_sum} was charged after the fact",
         )
 
 
@@ -122,7 +126,7 @@ def check_step(
 ) -> Iterator[Finding]:
     """One committed change of a wallet (I4, I7, I20).
 
-    ``on_credit`` is what was posted as overrun or late in it, ``lowered`` by how much the credit
+    ``on_credit`` is what was charged after the fact in it, ``lowered`` by how much the credit
     limit fell: only these may take what is available below zero.
     """
     subject = f"wallet {after.id}"

@@ -23,6 +23,7 @@ class Account(StrEnum):
     REVENUE = "revenue"
     CLEARING = "clearing"
     ADJUSTMENT = "adjustment"
+    COST = "cost"
 
 
 class Code(StrEnum):
@@ -42,6 +43,14 @@ class Code(StrEnum):
     """Money paid back to the customer."""
     ADJUST_UP = "adjust_up"
     ADJUST_DOWN = "adjust_down"
+    RATED = "rated"
+    """Usage that was priced from records, after it was over."""
+    REVERSAL = "reversal"
+    """A charge for records taken back."""
+    COST = "cost"
+    """What a vendor has earned by the calls it carried."""
+    COST_REVERSAL = "cost_reversal"
+    """A vendor's earning taken back."""
 
 
 LEGAL: dict[Code, tuple[Account, Account]] = {
@@ -53,11 +62,21 @@ LEGAL: dict[Code, tuple[Account, Account]] = {
     Code.WITHDRAWAL: (Account.WALLET, Account.CLEARING),
     Code.ADJUST_UP: (Account.ADJUSTMENT, Account.WALLET),
     Code.ADJUST_DOWN: (Account.WALLET, Account.ADJUSTMENT),
+    Code.RATED: (Account.WALLET, Account.REVENUE),
+    Code.REVERSAL: (Account.REVENUE, Account.WALLET),
+    Code.COST: (Account.COST, Account.WALLET),
+    Code.COST_REVERSAL: (Account.WALLET, Account.COST),
 }
 """(debit, credit) of each code; anything else is refused here and by a database constraint."""
 
-ON_CREDIT = frozenset({Code.OVERRUN, Code.LATE})
-"""Codes that may take a wallet below its limit, because the service was already used."""
+ON_CREDIT = frozenset({Code.OVERRUN, Code.LATE, Code.RATED, Code.COST_REVERSAL})
+"""Codes that may take a wallet below its limit: the service was already used, or never was."""
+
+
+def other_side(code: Code) -> Account:
+    """The kind of the account that stands against the wallet."""
+    debit, credit = LEGAL[code]
+    return credit if debit is Account.WALLET else debit
 
 
 class Posting(msgspec.Struct, frozen=True, gc=False):
