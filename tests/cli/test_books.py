@@ -69,7 +69,7 @@ def test_verify_says_that_the_books_hold(world: World, capsys: pytest.CaptureFix
     assert "1 wallets, 3 entries, 2 closed and 0 live sessions, 4 messages" in page
     assert "The books hold" in page
     (line,) = [line for line in page.splitlines() if line.startswith("USD")]
-    assert line.split() == ["USD", "49.25", "0.75", "-50.00", "0.00", "0.00"]
+    assert line.split() == ["USD", "49.25", "0.75", "0.00", "-50.00", "0.00", "0.00"]
 
 
 def test_verify_names_what_does_not_hold_and_parks_only_when_it_is_told_to(

@@ -76,7 +76,7 @@ async def test_sound_books_are_found_clean_and_counted(books: Books) -> None:
     assert report.messages == 20 * 2 + 2 + 2 + 3 + 1 + 1 + 3
     (book,) = report.books
     assert book.wallets == books.world.wallet(books.customer).balance > 0
-    assert book.wallets + book.revenue + book.clearing + book.adjustment == 0
+    assert book.wallets + book.revenue + book.clearing + book.adjustment + book.cost == 0
     assert [done for step, done, total in steps if done == total]
     assert report.breached == ()
 

@@ -79,19 +79,21 @@ def render_report(report: VerifyReport) -> RenderableType:
     looked_at = (
         f"As of {report.at:%Y-%m-%d %H:%M:%S} UTC: {report.wallets:,} wallets, "
         f"{report.entries:,} entries, {report.closed_sessions:,} closed and "
-        f"{report.live_sessions:,} live sessions, {report.messages:,} messages."
+        f"{report.live_sessions:,} live sessions, {report.messages:,} messages, "
+        f"{report.records:,} records of files."
     )
     parts: list[RenderableType] = [looked_at]
     if report.books:
+        kinds = ("wallets", "revenue", "cost", "clearing", "adjustment")
         rows = [
             (
                 book.currency,
-                *(plain(a) for a in (book.wallets, book.revenue, book.clearing, book.adjustment)),
-                plain(book.wallets + book.revenue + book.clearing + book.adjustment),
+                *(plain(getattr(book, kind)) for kind in kinds),
+                plain(book.wallets + book.others),
             )
             for book in report.books
         ]
-        columns = ("currency", "wallets>", "revenue>", "clearing>", "adjustment>", "sum>")
+        columns = ("currency", *(f"{kind}>" for kind in kinds), "sum>")
         parts += [
             "",
             table("Balances: owed, earned, received", columns, rows),

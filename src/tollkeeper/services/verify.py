@@ -26,6 +26,7 @@ from tollkeeper.core.audit import (
     check_wallet,
 )
 from tollkeeper.services.picture import KEY_DAYS
+from tollkeeper.services.verify_usage import check_usage
 from tollkeeper.services.wallets import park
 from tollkeeper.store import verify as store
 from tollkeeper.store.db import Connection, Database
@@ -38,7 +39,7 @@ PATIENCE = timedelta(minutes=10)
 FINDINGS_MAX = 1000
 """So many findings are kept with their words; the rest is only counted."""
 
-BREACHES = ("I1", "I3", "I4", "I5", "I7", "I8", "I9", "I11", "I15", "I19")
+BREACHES = ("I1", "I3", "I4", "I5", "I7", "I8", "I9", "I11", "I15", "I19", "I22")
 """Findings of these guarantees are about money: the wallets that they concern can be parked."""
 
 Progress = Callable[[str, int, int], None]
@@ -49,9 +50,9 @@ Progress = Callable[[str, int, int], None]
 class VerifyReport:
     """What was looked at and what does not hold.
 
-    ``at`` is the moment of the picture. ``books`` are the balances of each currency, which add up
-    to zero. ``found`` counts all findings by code; ``findings`` holds the first thousand.
-    ``breached`` are the wallets that findings about money concern.
+    ``at`` is the moment of the picture. ``records`` came as files, those in the archive included.
+    ``books`` are the balances of each currency, which add up to zero. ``found`` counts all findings
+    by code; ``findings`` holds the first thousand. ``breached`` are the wallets that findings about money concern.
     """
 
     at: datetime
@@ -60,6 +61,7 @@ class VerifyReport:
     live_sessions: int
     closed_sessions: int
     messages: int
+    records: int
     books: tuple[BookTotals, ...]
     findings: tuple[Finding, ...]
     found: dict[str, int]
@@ -122,6 +124,9 @@ async def verify(
         await _check_messages(connection, notes)
         notes.add(check_keys(await store.odd_keys(connection, KEY_DAYS), KEY_DAYS))
         tell("messages", counts.messages, counts.messages)
+        records = await check_usage(
+            connection, notes.add, lambda done, days: tell("days of records", done, days)
+        )
         breached = await store.name_wallets(connection, sorted(notes.wallets))
     return VerifyReport(
         at=counts.at,
@@ -130,6 +135,7 @@ async def verify(
         live_sessions=counts.live_sessions,
         closed_sessions=counts.closed_sessions,
         messages=counts.messages,
+        records=records,
         books=tuple(books),
         findings=tuple(notes.findings),
         found=dict(sorted(notes.found.items())),
@@ -169,8 +175,7 @@ async def _check_entries(connection: Connection, notes: _Notes) -> None:
 async def _check_books(connection: Connection, notes: _Notes) -> list[BookTotals]:
     books = await store.read_books(connection)
     for book in books:
-        others = book.revenue + book.clearing + book.adjustment
-        notes.add(check_book(book.currency, book.wallets, others))
+        notes.add(check_book(book.currency, book.wallets, book.others))
     return books
 
 

@@ -52,14 +52,15 @@ async def read_parties(
                 max_cost=row["max_cost"],
                 max_seconds=row["max_seconds"],
             ),
-            dial_rules=_dial_rules(row["dial_rules"]),
+            dial_rules=dial_rules_of(row["dial_rules"]),
             wallets=row["wallets"],
         )
         for row in await cursor.fetchall()
     ]
 
 
-def _dial_rules(stored: dict[str, object]) -> DialRules:
+def dial_rules_of(stored: dict[str, object]) -> DialRules:
+    """How a party writes numbers, from the JSON that it is kept as."""
     if not stored:
         return DEFAULT_RULES
     known = {name: stored[name] for name in DialRules.__slots__ if name in stored}

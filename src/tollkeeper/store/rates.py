@@ -14,9 +14,13 @@ from decimal import Decimal
 from itertools import islice
 from typing import LiteralString
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
 from psycopg.rows import DictRow, tuple_row
 from psycopg.types.json import Jsonb
 
+from tollkeeper.bulk.book import ALWAYS_SINCE, ALWAYS_UNTIL, RateColumns
 from tollkeeper.core.money import Rounding
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.tariff import Card, PrefixTable, RateRow
@@ -24,6 +28,9 @@ from tollkeeper.store.db import Connection, queries
 
 PAGE_ROWS = 2_000
 """Rows read or written at once: a few milliseconds, so that calls are answered in between."""
+
+COLUMN_ROWS = 50_000
+"""Rows read at once as columns."""
 
 _SQL = queries("rates")
 
@@ -362,7 +369,7 @@ class _Builder:
         for number, prefix, name, blocked, start, end, terms in stored:
             tariff = tariffs.get(terms)
             if tariff is None:
-                tariff = tariffs[terms] = self._tariff(terms)
+                tariff = tariffs[terms] = self.tariff(terms)
             out.append(
                 RateRow(
                     prefix,
@@ -376,7 +383,8 @@ class _Builder:
             )
         return out
 
-    def _tariff(self, terms: str) -> Tariff:
+    def tariff(self, terms: str) -> Tariff:
+        """Build a tariff from its terms, as the queries write them."""
         cells = terms.split(" ")
         return Tariff(
             first_price=Decimal(cells[0]),
@@ -410,6 +418,61 @@ async def _pages(
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(_SQL["rows"], (version.id, last, last + PAGE_ROWS))
             yield builder.build(await cursor.fetchall())
+
+
+async def read_columns(connection: Connection, card: RateCard, version: RateVersion) -> RateColumns:
+    """As :func:`read_rows`, as columns: a fraction of the time and memory for very many rows.
+
+    Each page takes tenths of a second: for processes that load records, not those that answer calls.
+    """
+    builder = _Builder(card.decimals, Rounding(card.rounding))
+    lines: dict[str, int] = {}
+    pages: list[dict[str, pl.Series]] = []
+    for last in range(0, version.row_count, COLUMN_ROWS):
+        values = (version.id, last, last + COLUMN_ROWS)
+        cursor = await connection.execute(_SQL["row_columns"], values, binary=True)
+        found = await cursor.fetchone()
+        if found is not None and found["row_no"] is not None:
+            pages.append(await asyncio.to_thread(_page, found, lines))
+    joined = {name: pl.concat([page[name] for page in pages]) for name in pages[0]} if pages else {}
+    tariff, since, until = (joined.get(name, _NONE) for name in ("tariff", "since", "until"))
+    return RateColumns(
+        prefix=joined.get("prefix", _NOTHING),
+        destination=joined.get("destination", _NOTHING),
+        row_no=joined.get("row_no", _NONE).to_numpy().astype(np.int32),
+        tariff=tariff.to_numpy().astype(np.int32),
+        since=since.to_numpy().astype(np.int64),
+        until=until.to_numpy().astype(np.int64),
+        tariffs=[builder.tariff(terms) for terms in lines],
+    )
+
+
+_NOTHING = pl.Series([], dtype=pl.String)
+_NONE = pl.Series([], dtype=pl.Int64)
+
+
+def _page(found: DictRow, lines: dict[str, int]) -> dict[str, pl.Series]:
+    """The columns of a page; ``lines`` numbers the tariffs by their terms, of all pages together."""
+    coded = pa.array(found["terms"], pa.string()).dictionary_encode()
+    number = np.array(
+        [lines.setdefault(terms, len(lines)) for terms in coded.dictionary.to_pylist()], np.int64
+    )
+    tariff = number[coded.indices.to_numpy()]
+    tariff[np.array(found["blocked"], np.bool_)] = -1
+    times = {}
+    for name, column, unbounded in (
+        ("since", "valid_from", ALWAYS_SINCE),
+        ("until", "valid_to", ALWAYS_UNTIL),
+    ):
+        moments = pl.Series(found[column], dtype=pl.Datetime("us", "UTC"))
+        times[name] = moments.cast(pl.Int64).fill_null(unbounded)
+    return {
+        "prefix": pl.Series(found["prefix"], dtype=pl.String),
+        "destination": pl.Series(found["destination"], dtype=pl.String),
+        "row_no": pl.Series(found["row_no"], dtype=pl.Int64),
+        "tariff": pl.Series(tariff),
+        **times,
+    }
 
 
 async def read_rows_of(

@@ -43,6 +43,12 @@ class BookTotals:
     revenue: Decimal
     clearing: Decimal
     adjustment: Decimal
+    cost: Decimal
+
+    @property
+    def others(self) -> Decimal:
+        """The balance of all accounts that are no wallets."""
+        return self.revenue + self.clearing + self.adjustment + self.cost
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ SELECT p.id, p.code, p.plan_id, p.status, p.kill_on_suspend, p.max_sessions, p.m
 FROM party p WHERE p.id = ANY (%s::bigint[]) OR %s
 
 -- name: plan_cards
+-- What a call is sold by; by the buy cards of its plan a party charges us, from records.
 SELECT pc.plan_id, pc.card_id, c.service
-FROM rate_plan_card pc JOIN rate_card c ON c.id = pc.card_id
+FROM rate_plan_card pc JOIN rate_card c ON c.id = pc.card_id AND c.side = 'sell'
 ORDER BY pc.plan_id,
          array_position(ARRAY['customer', 'promotion', 'plan', 'fallback'], pc.kind), pc.position
 

@@ -25,7 +25,7 @@ SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.roundi
        c.created_at
 FROM party p
 JOIN rate_plan_card pc ON pc.plan_id = p.plan_id
-JOIN rate_card c ON c.id = pc.card_id
+JOIN rate_card c ON c.id = pc.card_id AND c.side = 'sell'
 WHERE p.id = %s AND c.service = %s
 ORDER BY array_position(ARRAY['customer', 'promotion', 'plan', 'fallback'], pc.kind), pc.position
 
@@ -79,6 +79,17 @@ SELECT row_no, prefix, destination, blocked, valid_from, valid_to,
        concat_ws(' ', first_price, next_price, first_interval, next_interval, connect_fee, attempt_fee, minimum,
                  free_below, surcharge, cap) AS terms
 FROM rate_row WHERE version_id = %s AND row_no > %s AND row_no <= %s ORDER BY row_no
+
+-- name: row_columns
+SELECT array_agg(row_no) AS row_no, array_agg(prefix) AS prefix, array_agg(destination) AS destination,
+       array_agg(blocked) AS blocked, array_agg(valid_from) AS valid_from, array_agg(valid_to) AS valid_to,
+       array_agg(terms) AS terms
+FROM (
+    SELECT row_no, prefix, destination, blocked, valid_from, valid_to,
+           concat_ws(' ', first_price, next_price, first_interval, next_interval, connect_fee, attempt_fee, minimum,
+                     free_below, surcharge, cap) AS terms
+    FROM rate_row WHERE version_id = %s AND row_no > %s AND row_no <= %s ORDER BY row_no
+) AS row
 
 -- name: rows_of_prefixes
 SELECT row_no, prefix, destination, blocked, valid_from, valid_to,

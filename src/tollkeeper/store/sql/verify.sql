@@ -83,11 +83,12 @@ WITH side AS (
 )
 SELECT coalesce(own.currency, o.currency) AS currency, coalesce(own.balance, 0) AS wallets,
        coalesce(o.revenue, 0) AS revenue, coalesce(o.clearing, 0) AS clearing,
-       coalesce(o.adjustment, 0) AS adjustment
+       coalesce(o.adjustment, 0) AS adjustment, coalesce(o.cost, 0) AS cost
 FROM own FULL JOIN (
     SELECT currency, sum(balance) FILTER (WHERE kind = 'revenue') AS revenue,
            sum(balance) FILTER (WHERE kind = 'clearing') AS clearing,
-           sum(balance) FILTER (WHERE kind = 'adjustment') AS adjustment
+           sum(balance) FILTER (WHERE kind = 'adjustment') AS adjustment,
+           sum(balance) FILTER (WHERE kind = 'cost') AS cost
     FROM other GROUP BY 1
 ) AS o ON o.currency = own.currency
 ORDER BY 1
