@@ -18,6 +18,7 @@ from tollkeeper.errors import Conflict, InvalidInput, NotFound
 from tollkeeper.services import keys, parties
 from tollkeeper.services.parties import Page, Party, PlanCard
 from tollkeeper.store.db import Database
+from tollkeeper.store.directory import read_plan_cards
 
 ACME = Party(
     code="acme",
@@ -213,12 +214,9 @@ async def test_the_cards_of_a_plan_stand_in_the_order_in_which_they_win(
 
 
 async def test_a_plan_of_wrong_cards_is_refused_whole(database: Database, world: World) -> None:
-    world.card("deck", [])
-    world.sql("UPDATE rate_card SET side = 'buy' WHERE code = 'deck'")
     for cards, code in (
         ([PlanCard(CARD), PlanCard("nothing")], "unknown_card"),
         ([PlanCard(CARD), PlanCard(CARD)], "repeated_card"),
-        ([PlanCard("deck")], "invalid_card"),
         ([PlanCard("\0")], "invalid_code"),
         ([PlanCard(CARD, "best")], "invalid_input"),
         ([PlanCard(CARD)] * 101, "invalid_input"),
@@ -276,3 +274,15 @@ async def test_a_key_needs_scopes_that_exist(
 ) -> None:
     with pytest.raises(InvalidInput, match=r"^scopes: "):
         await keys.create_key(database, name="k", scopes=scopes, actor="t")
+
+
+async def test_a_call_is_never_sold_by_a_buy_card(database: Database, world: World) -> None:
+    """A carrier that is customer and vendor has cards of both sides on its plan."""
+    deck = world.card("deck", [])
+    world.sql("UPDATE rate_card SET side = 'buy' WHERE id = %s", deck)
+    both = [PlanCard("deck", "customer"), PlanCard(CARD)]
+    plan = await parties.set_plan_cards(database, PLAN, both, actor="t")
+    assert plan.cards == tuple(both)
+    async with database.read() as connection:
+        chains = await read_plan_cards(connection)
+    assert list(chains.values()) == [(world.card_id,)]

@@ -207,10 +207,15 @@ def _check(party: Party) -> None:
     check_integer(party.max_seconds, field="max_seconds", least=1, most=86_400)
     if party.max_cost is not None:
         check_amount(party.max_cost, field="max_cost", zero=True)
-    _check_dial_rules(party.dial_rules)
+    check_dial_rules(party.dial_rules)
 
 
-def _check_dial_rules(rules: DialRules) -> None:
+def check_dial_rules(rules: DialRules) -> None:
+    """Check how numbers are said to be written.
+
+    Raises:
+        InvalidInput: a mark is not one, or one needs another that is missing.
+    """
     marks = {"tech_prefix": rules.tech_prefix, "national": rules.national}
     for name, mark in marks.items():
         if mark:
@@ -342,12 +347,6 @@ async def _store_cards(connection: Connection, plan_id: int, cards: Sequence[Pla
         if card.card not in found:
             raise InvalidInput(
                 f'cards: there is no rate card "{card.card}"', code="unknown_card", field="cards"
-            )
-        if found[card.card][1] != "sell":
-            raise InvalidInput(
-                f"cards: {card.card} is a buy card; plans are made of sell cards",
-                code="invalid_card",
-                field="cards",
             )
         if card.card in seen:
             raise InvalidInput(

@@ -1,0 +1,1 @@
+"""Usage that comes as files: mediation, pricing, matching with live sessions, and the books."""

@@ -1,0 +1,132 @@
+"""Matching records with the sessions that were charged live: a call is charged once.
+
+A session and a record are of the same call when the switch, and the id that it gave the call, are
+the same, and their days are next to each other at most (a switch may use an id again later).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tollkeeper.bulk.keys import session_keys
+from tollkeeper.core.money import ZERO, plain
+from tollkeeper.core.rating import price, seconds_of
+from tollkeeper.core.records import Ending, Leg, Role, Session
+from tollkeeper.core.usage import Mismatch
+from tollkeeper.services.cdr.records import Ints, Mediated, Noted, Notes
+from tollkeeper.services.cdr.reference import day_of, microseconds
+
+Difference = Literal["report", "correct"]
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchPolicy:
+    """``tolerance_ms``: durations that differ by no more are the same; ``on_difference``: else."""
+
+    tolerance_ms: int = 2_000
+    on_difference: Difference = "report"
+
+
+@dataclass(slots=True)
+class KnownSessions:
+    """What is known of a switch's sessions: the hashes of their keys, closed and still open."""
+
+    switch: str
+    secret: bytes
+    closed: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    live: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+
+    def note_closed(self, keys: Sequence[str]) -> None:
+        """Learn the keys (switch/id) of sessions that have closed."""
+        if keys:
+            self.closed = np.union1d(self.closed, self._hashes(keys))
+
+    def note_live(self, keys: Sequence[str]) -> None:
+        """Learn the keys of all sessions that are open now."""
+        self.live = np.unique(self._hashes(keys))
+
+    def _hashes(self, keys: Sequence[str]) -> Hashes:
+        ids = pl.Series([key.partition("/")[2] for key in keys], dtype=pl.String)
+        return session_keys(self.switch, ids, self.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The session that a row's call was charged by, and what its customer's leg should have cost.
+
+    ``correction`` is (was, is): the charge that is to be taken back and the one to be made, where
+    the policy says so.
+    """
+
+    session: Session
+    leg: Leg | None
+    correction: tuple[Decimal, Decimal] | None = None
+
+    @property
+    def parties(self) -> frozenset[int]:
+        """Who was charged live."""
+        return frozenset(leg.party_id for leg in self.session.legs)
+
+
+def candidates(hashes: Hashes, known: Hashes) -> Ints:
+    """The rows whose session key is among the known ones, by its hash."""
+    if not len(known):
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(np.isin(hashes, known))
+
+
+def compare(
+    mediated: Mediated,
+    rows: Ints,
+    sessions: Mapping[str, Sequence[Session]],
+    *,
+    switch: str,
+    policy: MatchPolicy,
+    notes: Notes,
+) -> dict[int, Matched]:
+    """Match these rows with closed sessions by key, and report where the two disagree."""
+    frame = mediated.frame
+    call_id, start, duration = frame["call_id"], frame["start"], frame["duration_ms"]
+    line = frame["line"]
+    found: dict[int, Matched] = {}
+    for n in rows.tolist():
+        named = sessions.get(f"{switch}/{call_id[n]}", ())
+        session = next((one for one in named if is_same_call(one, start[n])), None)
+        if session is None or session.ending is Ending.REFUSED:
+            continue
+        leg = next((one for one in session.legs if one.role is Role.CUSTOMER), None)
+        used = max(session.used_ms, session.assumed_ms)
+        correction = None
+        if abs(used - duration[n]) > policy.tolerance_ms:
+            expected = ZERO if leg is None else price(leg.pin.tariff, seconds_of(duration[n]))
+            charged = ZERO if leg is None else leg.charged
+            note = Noted(
+                line=line[n],
+                kind=Mismatch.DURATION_DIFFERS,
+                day=day_of(start[n]),
+                call_id=call_id[n],
+                customer_id=int(mediated.customer[n]),
+                vendor_id=int(mediated.vendor[n]),
+                expected=f"{used} ms, {plain(charged)}",
+                found=f"{duration[n]} ms, {plain(expected)}",
+                detail=f"session {session.key}",
+                session_id=session.id,
+            )
+            notes.add(note)
+            if leg is not None and expected != charged and policy.on_difference == "correct":
+                correction = (charged, expected)
+        found[n] = Matched(session, leg, correction)
+    return found
+
+
+def is_same_call(session: Session, start_us: int) -> bool:
+    """Tell whether a session and a record with its id can be of one call: their days are close."""
+    return abs(day_of(microseconds(session.opened_at)) - day_of(start_us)) <= 1
