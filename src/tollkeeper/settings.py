@@ -130,10 +130,74 @@ class Settings(BaseSettings):
         "(`grant_end`) all that was granted.",
     )
 
-    @field_validator("data_dir")
+    spool_dir: Path | None = Field(
+        default=None,
+        description="Folder in which collected CDR files rest until they are loaded; not shared "
+        "by machines. Default: `spool` in `data_dir`.",
+    )
+    cdr_file_max_bytes: int = Field(
+        default=8 * 2**30,
+        ge=1,
+        le=2**50,
+        description="Bytes that one CDR file may have.",
+    )
+
+    cdr_match_tolerance_ms: int = Field(
+        default=2_000,
+        ge=0,
+        le=3_600_000,
+        description="Milliseconds by which a CDR and the live session of its call may differ in "
+        "duration before the difference is reported.",
+    )
+    cdr_on_difference: Literal["report", "correct"] = Field(
+        default="report",
+        description="What is done when they differ by more: `report` lists it, `correct` also "
+        "charges the duration of the CDR.",
+    )
+    cdr_long_call_seconds: int = Field(
+        default=14_400,
+        ge=1,
+        le=10_000_000,
+        description="Seconds of an answered call above which its CDR is reported as a long call.",
+    )
+
+    archive_after_days: int = Field(
+        default=45,
+        ge=2,
+        le=36_500,
+        description="Days after which a day of usage records moves out of the database into "
+        "Parquet files, where it is still found.",
+    )
+    archive_url: str = Field(
+        default="",
+        description="Where those files go: a folder, or `s3://bucket/folder` (`?region=` and "
+        "`?endpoint_override=` are understood; credentials come from the environment, such as "
+        "`AWS_ACCESS_KEY_ID`). Default: `archive` in `data_dir`.",
+    )
+    usage_keep_days: int = Field(
+        default=400,
+        ge=0,
+        le=36_500,
+        description="Days that usage records, archived or not, are kept, at least 366; 0 keeps "
+        "them for ever. Hourly sums and the journal are never deleted.",
+    )
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool folder, set or by default."""
+        return self.spool_dir or self.data_dir / "spool"
+
+    @field_validator("data_dir", "spool_dir")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @field_validator("usage_keep_days")
+    @classmethod
+    def _a_year(cls, value: int) -> int:
+        if 0 < value < 366:
+            raise ValueError("must be 366 or more, or 0 to keep records for ever")
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -7,18 +7,15 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tollkeeper.core.records import Policy, SilentTail
 from tollkeeper.errors import SetupError
 from tollkeeper.gateways.kill import HttpKill, KillGateway
 from tollkeeper.jobs.timers import Timers
-from tollkeeper.servers.api.app import create_app
-from tollkeeper.servers.api.charging import ChargingApp
-from tollkeeper.servers.api.context import Services
-from tollkeeper.servers.application import Application, Parts
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.lane import Lane
@@ -27,6 +24,13 @@ from tollkeeper.store.charging import PostgresChargingStore
 from tollkeeper.store.db import Database
 from tollkeeper.store.embedded import EmbeddedPostgres
 from tollkeeper.telemetry import configure_logging
+
+# What serves HTTP and what loads records is large. Every command comes by here, and most need none
+# of it, so that it is imported where it is used.
+if TYPE_CHECKING:
+    from tollkeeper.servers.api.context import Services
+    from tollkeeper.servers.application import Application, Parts
+    from tollkeeper.services.cdr.prepare import LoadPolicy
 
 Clock = Callable[[], datetime]
 
@@ -89,6 +93,21 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def load_policy_of(settings: Settings) -> LoadPolicy:
+    """How records of files are judged, as it is set."""
+    from tollkeeper.services.cdr.match import MatchPolicy
+    from tollkeeper.services.cdr.mediate import MediationPolicy
+    from tollkeeper.services.cdr.prepare import LoadPolicy
+
+    return LoadPolicy(
+        mediation=MediationPolicy(long_call_seconds=settings.cdr_long_call_seconds),
+        match=MatchPolicy(
+            tolerance_ms=settings.cdr_match_tolerance_ms,
+            on_difference=settings.cdr_on_difference,
+        ),
+    )
+
+
 @asynccontextmanager
 async def open_runtime(
     url: str,
@@ -142,12 +161,53 @@ async def open_runtime(
         await database.close()
 
 
+@asynccontextmanager
+async def open_services(
+    runtime: Runtime, settings: Settings, *, jobs: bool = True
+) -> AsyncIterator[Services]:
+    """What the management routes work with, and the jobs of records; stopped when the block ends."""
+    from tollkeeper.jobs.archiving import Archiving
+    from tollkeeper.jobs.cdr import CdrJobs
+    from tollkeeper.jobs.collectors import Collectors
+    from tollkeeper.servers.api.context import Services
+    from tollkeeper.services.cdr.brought import Bringing
+    from tollkeeper.services.cdr.worker import Worker
+    from tollkeeper.services.spool import Spool
+
+    database, clock = runtime.database, runtime.clock
+    spool = Spool(settings.spool_path, max_bytes=settings.cdr_file_max_bytes)
+    worker = Worker(database.url, policy=load_policy_of(settings), clock=clock)
+    bringing = Bringing(database=database, spool=spool, worker=worker, clock=clock)
+    collectors = Collectors(database=database, spool=spool, load=worker, clock=clock)
+    timers = CdrJobs(
+        database=database,
+        worker=worker,
+        clock=clock,
+        bringing=bringing,
+        archiving=Archiving(database=database, settings=settings, clock=clock),
+    )
+    async with AsyncExitStack() as stack:
+        # The last one first: what still loads files is ended before the runtime is.
+        for part in (bringing, collectors, timers):
+            stack.push_async_callback(part.stop)
+        if jobs:
+            collectors.start()
+            timers.start()
+        yield Services(
+            database, runtime.directory, runtime.charging, clock, spool, worker, bringing
+        )
+
+
 def application(clock: Clock = system_clock) -> Application:
     """The ASGI application of one process, by the settings: what the HTTP server's workers start.
 
     Raises:
         SetupError: no database URL; a private database belongs to the program that starts workers.
     """
+    from tollkeeper.servers.api.app import create_app
+    from tollkeeper.servers.api.charging import ChargingApp
+    from tollkeeper.servers.application import Application
+
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     if settings.database_url is None:
@@ -156,10 +216,10 @@ def application(clock: Clock = system_clock) -> Application:
 
     @asynccontextmanager
     async def opening() -> AsyncIterator[Parts]:
-        async with open_runtime(url, settings, clock=clock) as runtime:
-            services = Services(
-                runtime.database, runtime.directory, runtime.charging, runtime.clock
-            )
+        async with (
+            open_runtime(url, settings, clock=clock) as runtime,
+            open_services(runtime, settings) as services,
+        ):
             yield ChargingApp(runtime.charging, runtime.directory), create_app(services)
 
     return Application(opening)

@@ -25,6 +25,12 @@ COMMANDS = {
     "migrate": ("tollkeeper.cli.serve:migrate", "Bring the database to this release."),
     "rates": ("tollkeeper.cli.rates:app", "Rate cards: import, compare, activate, look up."),
     "price": ("tollkeeper.cli.price:price", "Price a call, with the arithmetic."),
+    "cdr": ("tollkeeper.cli.cdr:app", "Call records: rate files, mend, re-rate, search."),
+    "trunk": ("tollkeeper.cli.trunks:app", "By what a record's customer or vendor is known."),
+    "reconcile": (
+        "tollkeeper.cli.reconcile:reconcile",
+        "Compare a partner's file with our records.",
+    ),
     "party": ("tollkeeper.cli.parties:party_app", "Customers, resellers, vendors."),
     "plan": ("tollkeeper.cli.parties:plan_app", "Rate plans: what customers are sold by."),
     "wallet": ("tollkeeper.cli.wallet:app", "A party's money: show, top up, bound, statement."),

@@ -13,14 +13,19 @@ from pydantic.json_schema import models_json_schema
 from tollkeeper import __version__
 from tollkeeper.errors import InvalidInput
 from tollkeeper.servers.api import (
+    cdr,
+    cdr_sources,
     charging,
     keys,
     parties,
     problems,
     rates,
+    reconcile,
     schemas,
     sessions,
     switches,
+    trunks,
+    usage,
     wallets,
 )
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
@@ -71,6 +76,11 @@ def create_app(services: Services) -> FastAPI:
         sessions.router,
         keys.router,
         switches.router,
+        trunks.router,
+        cdr.router,
+        cdr_sources.router,
+        reconcile.router,
+        usage.router,
         _plain,
     ):
         app.include_router(router)
@@ -101,7 +111,7 @@ def _parameters(route: APIRoute) -> set[str]:
     for param in route.dependant.query_params:
         model = param.field_info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
-            known |= model.model_fields.keys()
+            known |= {field.alias or name for name, field in model.model_fields.items()}
         else:
             known.add(param.alias)
     return known

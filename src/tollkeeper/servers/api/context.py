@@ -10,19 +10,28 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
+    from tollkeeper.services.cdr.brought import Bringing
+    from tollkeeper.services.cdr.worker import Worker
     from tollkeeper.services.charging import Charging
     from tollkeeper.services.directory import Directory
+    from tollkeeper.services.spool import Spool
     from tollkeeper.store.db import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The use cases' dependencies in one process; ``clock`` gives the time in UTC."""
+    """The use cases' dependencies in one process; ``clock`` gives the time in UTC.
+
+    Without a ``spool`` no files are taken, and without ``worker`` and ``bringing`` none are loaded.
+    """
 
     database: Database
     directory: Directory
     charging: Charging
     clock: Callable[[], datetime]
+    spool: Spool | None = None
+    worker: Worker | None = None
+    bringing: Bringing | None = None
 
 
 def services_of(request: Request) -> Services:
