@@ -48,10 +48,10 @@ class Timers:
     def start(self, *, tick: float = 0.5) -> None:
         """Begin; ``tick`` is the pause in seconds between looks for due sessions and messages."""
         self._tasks = [
-            asyncio.create_task(_every(tick, self.expire_due), name="expire"),
-            asyncio.create_task(_every(tick, self.kill_suspended), name="kill"),
-            asyncio.create_task(_every(tick, self.deliver_due), name="outbox"),
-            asyncio.create_task(_every(3600.0, self.keep_house), name="housekeeping"),
+            asyncio.create_task(every(tick, self.expire_due), name="expire"),
+            asyncio.create_task(every(tick, self.kill_suspended), name="kill"),
+            asyncio.create_task(every(tick, self.deliver_due), name="outbox"),
+            asyncio.create_task(every(3600.0, self.keep_house), name="housekeeping"),
         ]
 
     async def stop(self) -> None:
@@ -143,7 +143,7 @@ class Timers:
         return False
 
 
-async def _every(seconds: float, job: Callable[[], Awaitable[bool]]) -> None:
+async def every(seconds: float, job: Callable[[], Awaitable[bool]]) -> None:
     """Run a job for ever: at once again while it has more to do, else after a pause."""
     while True:
         try:
