@@ -95,6 +95,7 @@ def configure_logging(level: str = "info", log_format: LogFormat = "auto") -> No
     # The access log of the HTTP server would be a line for each charge.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -272,6 +272,12 @@ def test_records_are_priced_anew_and_taken_back(
     assert "dry run, nothing is written: 2 records looked at, 2 change" in dry.out
     assert re.search(r"customers\s+acme\s+UK\s+2\s+1\.20\s+2\.40\s+\+1\.20\s+USD", dry.out)
     assert world.balance(world.acme) == Decimal("98.8")
+    looked = tollkeeper(
+        "cdr", "rerate", *span, "--engine", "local", "--output", str(tmp_path / "out")
+    )
+    assert "dry run, nothing is written: 2 records looked at, 2 change" in looked.out
+    assert ("--apply" in dry.out, "--apply" in looked.out) == (True, False)
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
     without = tollkeeper("cdr", "rerate", *span, "--apply")
     assert (without.code, "reason" in without.err) == (1, True)
     done = tollkeeper("cdr", "rerate", *span, "--apply", "--reason", "new deck")
@@ -285,7 +291,7 @@ def test_records_are_priced_anew_and_taken_back(
     assert "file 1 is taken back" in gone.out
     assert world.balance(world.acme) == Decimal(100)
     assert tollkeeper("cdr", "rollback", "file", "1", "--reason", "again").code == 1
-    for wrong in (("--card", "retail"), ("--customer", "nobody"), ("--called", "+44"), ("--file", "9")):  # fmt: skip
+    for wrong in (("--card", "retail"), ("--customer", "nobody"), ("--called", "+44"), ("--file", "9"), ("--engine", "abacus"), ("--output", "x"), ("--engine", "local", "--apply")):  # fmt: skip
         assert tollkeeper("cdr", "rerate", *span, *wrong).code == 1
 
 

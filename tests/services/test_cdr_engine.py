@@ -33,6 +33,7 @@ from tollkeeper.services.cdr.engine import (
     Piece,
     Shared,
     engine_by_name,
+    folder_uri,
     rerate_archive,
 )
 from tollkeeper.services.cdr.rerate import RerateJob, RerateReport, Selection
@@ -241,6 +242,10 @@ async def test_it_is_a_dry_run_into_an_empty_folder(desk: Archivist) -> None:
     await desk.by_engine(output="result")
     with pytest.raises(Conflict, match="not empty"):
         await desk.by_engine(output="result")
+    with pytest.raises(InvalidInput, match="s3://bucket/folder"):
+        await rerate_archive(desk.database, RerateJob(DAY), LocalEngine(), output="gopher://x/y")
+    assert folder_uri("s3://bucket/x") == "s3://bucket/x"
+    assert folder_uri("/some/where") == "file:///some/where"
 
 
 async def test_no_day_moves_while_it_is_read(desk: Archivist) -> None:

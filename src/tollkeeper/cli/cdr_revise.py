@@ -13,6 +13,7 @@ from tollkeeper.core.money import plain
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services.cdr import files, rollback
 from tollkeeper.services.cdr import rerate as rerating
+from tollkeeper.services.cdr.engine import engine_by_name, folder_uri, rerate_archive
 from tollkeeper.services.cdr.rerate import RateChoice, RerateJob, RerateReport
 from tollkeeper.services.cdr.rollback import RollbackReport
 from tollkeeper.services.fields import check_text
@@ -37,10 +38,14 @@ def rerate(
     as_of_call: bool = False,
     apply: bool = False,
     reason: str = "",
+    engine: str | None = None,
+    address: str | None = None,
+    output: str | None = None,
 ) -> None:
     """Price records anew by the rates in force now; a dry run unless --apply is given.
 
     Nothing that was posted changes: the difference is posted today, by reversals and new charges.
+    Days that are archived need --engine, and are only looked at.
 
     Args:
         since: Calls that began then or later, in UTC unless a zone is given.
@@ -54,7 +59,12 @@ def rerate(
         as_of_call: By the versions in force when each call began, not by the present ones.
         apply: Post it.
         reason: Why; needed with --apply.
+        engine: Look at archived days, too, in this process (local) or on a Ray cluster (ray).
+        address: The cluster of --engine ray, as HOST:PORT; the one of this machine by default.
+        output: With --engine, a new folder (or s3://bucket/folder) for each leg's old and new amount.
     """
+    if engine is None and (address or output):
+        raise InvalidInput("--address and --output need --engine local or ray", field="engine")
     choice = RateChoice(as_of_call=as_of_call, pinned=dict(_pinned(one) for one in card or ()))
 
     async def work(database: Database) -> RerateReport:
@@ -64,12 +74,18 @@ def rerate(
         )  # fmt: skip
         job = RerateJob(selection, choice, actor=actor(), reason=reason, apply=apply)
         with console(stderr=True).status("pricing records") as status:
+            if engine is not None:
+                return await rerate_archive(
+                    database, job, engine_by_name(engine, address=address),
+                    output=None if output is None else folder_uri(output),
+                    say=lambda done, all_: status.update(f"{done} of {all_} archived pieces priced"),
+                )  # fmt: skip
             return await rerating.rerate(
                 database, job, clock=lambda: datetime.now(UTC),
                 say=lambda done, days: status.update(f"{done} of {days} days priced"),
             )  # fmt: skip
 
-    _print(run(work))
+    _print(run(work), can_apply=engine is None)
 
 
 def _pinned(text: str) -> tuple[str, int]:
@@ -81,7 +97,7 @@ def _pinned(text: str) -> tuple[str, int]:
     return code, int(version)
 
 
-def _print(report: RerateReport) -> None:
+def _print(report: RerateReport, *, can_apply: bool) -> None:
     out = console()
     what = "dry run, nothing is written" if report.batch_id is None else f"batch {report.batch_id}"
     out.print(
@@ -107,7 +123,7 @@ def _print(report: RerateReport) -> None:
         for (side, currency), (was, amount) in sorted(sums.items())
     ]
     out.print(table("in all", ["of", "was>", "is>", "difference>", ""], totals), markup=False)
-    if report.batch_id is None and report.changed:
+    if report.batch_id is None and report.changed and can_apply:
         out.print('next: the same with --apply --reason "..."', markup=False)
     elif report.batch_id is not None:
         out.print(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from cyclopts import App
 
+from tollkeeper.cli.cdr_show import mapping_toml
 from tollkeeper.cli.common import actor, console, given, run, table
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import cdr_sources
@@ -22,6 +23,7 @@ from tollkeeper.services.probe import probe
 from tollkeeper.services.spool import Spool, SpooledFile
 from tollkeeper.settings import load_settings
 from tollkeeper.store.db import Database
+from tollkeeper.wire.cdr.mapping import load_mapping
 from tollkeeper.wiring import load_policy_of, system_clock
 
 app = App(name="source", help="CDR sources: folders, SFTP, FTP, HTTP, databases of switches.")
@@ -112,7 +114,7 @@ def show(code: str) -> None:
         ("poll_seconds", source.poll_seconds),
         ("secret", "set" if source.secret else "none"),
         *((f"settings.{name}", value) for name, value in source.settings.items()),
-        ("mapping", source.mapping),
+        ("mapping", "" if source.mapping is None else mapping_toml(load_mapping(source.mapping))),
         ("last look", _time(source.last_run_at)),
         ("fault", source.last_error),
     ]

@@ -14,13 +14,9 @@ from decimal import Decimal
 from itertools import islice
 from typing import LiteralString
 
-import numpy as np
-import polars as pl
-import pyarrow as pa
 from psycopg.rows import DictRow, tuple_row
 from psycopg.types.json import Jsonb
 
-from tollkeeper.bulk.book import ALWAYS_SINCE, ALWAYS_UNTIL, RateColumns
 from tollkeeper.core.money import Rounding
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.tariff import Card, PrefixTable, RateRow
@@ -28,9 +24,6 @@ from tollkeeper.store.db import Connection, queries
 
 PAGE_ROWS = 2_000
 """Rows read or written at once: a few milliseconds, so that calls are answered in between."""
-
-COLUMN_ROWS = 50_000
-"""Rows read at once as columns."""
 
 _SQL = queries("rates")
 
@@ -352,7 +345,7 @@ def _null(value: datetime | Decimal | None) -> str:
 _Stored = tuple[int, str, str, bool, datetime | None, datetime | None, str]
 
 
-class _Builder:
+class RateBuilder:
     """Stored rows to rows of the core; equal tariffs, names and times are one object."""
 
     def __init__(self, decimals: int, rounding: Rounding) -> None:
@@ -411,7 +404,7 @@ async def read_rows(connection: Connection, card: RateCard, version: RateVersion
 async def _pages(
     connection: Connection, card: RateCard, version: RateVersion
 ) -> AsyncIterator[list[RateRow]]:
-    builder = _Builder(card.decimals, Rounding(card.rounding))
+    builder = RateBuilder(card.decimals, Rounding(card.rounding))
     # Pages are ranges of row numbers, so that the primary key serves them also where the planner
     # knows nothing yet of a table that was just filled.
     for last in range(0, version.row_count, PAGE_ROWS):
@@ -420,68 +413,13 @@ async def _pages(
             yield builder.build(await cursor.fetchall())
 
 
-async def read_columns(connection: Connection, card: RateCard, version: RateVersion) -> RateColumns:
-    """As :func:`read_rows`, as columns: a fraction of the time and memory for very many rows.
-
-    Each page takes tenths of a second: for processes that load records, not those that answer calls.
-    """
-    builder = _Builder(card.decimals, Rounding(card.rounding))
-    lines: dict[str, int] = {}
-    pages: list[dict[str, pl.Series]] = []
-    for last in range(0, version.row_count, COLUMN_ROWS):
-        values = (version.id, last, last + COLUMN_ROWS)
-        cursor = await connection.execute(_SQL["row_columns"], values, binary=True)
-        found = await cursor.fetchone()
-        if found is not None and found["row_no"] is not None:
-            pages.append(await asyncio.to_thread(_page, found, lines))
-    joined = {name: pl.concat([page[name] for page in pages]) for name in pages[0]} if pages else {}
-    tariff, since, until = (joined.get(name, _NONE) for name in ("tariff", "since", "until"))
-    return RateColumns(
-        prefix=joined.get("prefix", _NOTHING),
-        destination=joined.get("destination", _NOTHING),
-        row_no=joined.get("row_no", _NONE).to_numpy().astype(np.int32),
-        tariff=tariff.to_numpy().astype(np.int32),
-        since=since.to_numpy().astype(np.int64),
-        until=until.to_numpy().astype(np.int64),
-        tariffs=[builder.tariff(terms) for terms in lines],
-    )
-
-
-_NOTHING = pl.Series([], dtype=pl.String)
-_NONE = pl.Series([], dtype=pl.Int64)
-
-
-def _page(found: DictRow, lines: dict[str, int]) -> dict[str, pl.Series]:
-    """The columns of a page; ``lines`` numbers the tariffs by their terms, of all pages together."""
-    coded = pa.array(found["terms"], pa.string()).dictionary_encode()
-    number = np.array(
-        [lines.setdefault(terms, len(lines)) for terms in coded.dictionary.to_pylist()], np.int64
-    )
-    tariff = number[coded.indices.to_numpy()]
-    tariff[np.array(found["blocked"], np.bool_)] = -1
-    times = {}
-    for name, column, unbounded in (
-        ("since", "valid_from", ALWAYS_SINCE),
-        ("until", "valid_to", ALWAYS_UNTIL),
-    ):
-        moments = pl.Series(found[column], dtype=pl.Datetime("us", "UTC"))
-        times[name] = moments.cast(pl.Int64).fill_null(unbounded)
-    return {
-        "prefix": pl.Series(found["prefix"], dtype=pl.String),
-        "destination": pl.Series(found["destination"], dtype=pl.String),
-        "row_no": pl.Series(found["row_no"], dtype=pl.Int64),
-        "tariff": pl.Series(tariff),
-        **times,
-    }
-
-
 async def read_rows_of(
     connection: Connection, card: RateCard, version: RateVersion, prefixes: Sequence[str]
 ) -> list[RateRow]:
     """Read only the rows of these prefixes."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(_SQL["rows_of_prefixes"], (version.id, list(prefixes)))
-        return _Builder(card.decimals, Rounding(card.rounding)).build(await cursor.fetchall())
+        return RateBuilder(card.decimals, Rounding(card.rounding)).build(await cursor.fetchall())
 
 
 async def load_card(connection: Connection, card_id: int) -> Card | None:

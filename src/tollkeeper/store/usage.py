@@ -222,7 +222,8 @@ async def _copy_days(
         return 0
     numbers = [pl.lit(value, pl.Int64).alias(name) for name, value in constants.items()]
     given = frame.with_columns(pl.col("day").cast(pl.Date), *numbers).select(*kinds)
-    parts = given.partition_by("day", maintain_order=True)
+    one_day = given["day"].min() == given["day"].max()
+    parts = [given] if one_day else given.partition_by("day", maintain_order=True)
     for part in parts:
         day: date = part["day"][0]
         await copy_frame(connection, f"{table}_{day:%Y%m%d}", kinds, part)

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Protocol
 
 import polars as pl
@@ -48,6 +49,7 @@ __all__ = [
     "Piece",
     "Shared",
     "engine_by_name",
+    "folder_uri",
     "rerate_archive",
     "rerate_piece",
 ]
@@ -142,6 +144,11 @@ def engine_by_name(name: str, *, address: str | None = None) -> Engine:
 
         return RayEngine(address)
     raise InvalidInput(f"engine: choose one of {', '.join(ENGINES)}", field="engine")
+
+
+def folder_uri(folder: str) -> str:
+    """The URI of a folder that a user names: a path, or what is a URI already."""
+    return folder if "://" in folder else Path(folder).expanduser().absolute().as_uri()
 
 
 # --- a piece -------------------------------------------------------------------------------------
@@ -239,7 +246,7 @@ async def rerate_archive(
     files. With an engine of many machines all of them must reach the archive and that folder.
 
     Raises:
-        InvalidInput: no time to look at, or it is to be applied.
+        InvalidInput: no time to look at, it is to be applied, or the folder's URI is none.
         Conflict: the folder is not empty. Busy: a day is being archived just now.
         NotFound: a card or version that is to be used does not exist.
         SetupError: the engine cannot work, or a part not be read.
@@ -285,7 +292,12 @@ def _wanted(job: RerateJob) -> Wanted:
 
 
 def _check_output(output: str) -> None:
-    place, path = place_of(output)
+    try:
+        place, path = place_of(output)
+    except pa.ArrowInvalid as error:
+        raise InvalidInput(
+            f"output: {error}; give a folder or s3://bucket/folder", field="output"
+        ) from error
     there = place.get_file_info(fs.FileSelector(path, allow_not_found=True))
     if there:
         raise Conflict(

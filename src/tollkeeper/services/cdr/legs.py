@@ -11,7 +11,16 @@ import polars as pl
 
 from tollkeeper.bulk.kernel import BLOCKED, NO_RATE, PRICED, TOO_LARGE, Rated, rate
 from tollkeeper.core.usage import Mismatch, Quarantine
-from tollkeeper.services.cdr.records import Flags, Held, Ints, Mediated, Noted, Notes, hold
+from tollkeeper.services.cdr.records import (
+    Flags,
+    Held,
+    Ints,
+    Mediated,
+    Noted,
+    Notes,
+    distinct,
+    hold,
+)
 from tollkeeper.services.cdr.reference import Reference, day_of
 
 
@@ -123,7 +132,7 @@ def _plans(
     reference: Reference, party: Ints, service: pl.Series, side: str
 ) -> npt.NDArray[np.int32]:
     """The place in the book of each row's plan; -1 where there is none."""
-    parties, who = np.unique(party, return_inverse=True)
+    parties, who = distinct(party)
     if not len(party):
         return np.zeros(0, dtype=np.int32)
     services = service.unique(maintain_order=True)
@@ -203,7 +212,7 @@ def judge(
 def _names(reference: Reference, party: Ints) -> dict[int, str]:
     return {
         int(id_): reference.parties[int(id_)].code if int(id_) in reference.parties else ""
-        for id_ in np.unique(party)
+        for id_ in distinct(party)[0]
     }
 
 

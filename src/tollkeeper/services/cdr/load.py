@@ -45,6 +45,8 @@ from tollkeeper.wire.cdr.mapping import load_mapping
 from tollkeeper.wire.cdr.part import RECORDS, Part
 
 HASH_BLOCK = 4 << 20
+ARCHIVED_MEANWHILE = 3
+"""How often a part is tried while days that it needs are being archived."""
 
 Say = Callable[["Progress"], None]
 
@@ -254,7 +256,8 @@ class _Load:
                 del ready
         except InvalidInput as problem:
             # What could be read is in the books; the rest of the file is not to be read at all.
-            status, error = "failed", problem.detail
+            # It may quote the file, and PostgreSQL's texts hold no NUL.
+            status, error = "failed", problem.detail.replace("\x00", "")
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
@@ -288,12 +291,19 @@ class _Load:
             halves=ready.halves,
             sequence=ready.sequence,
         )
-        await ensure_days(connection, prepared, self._clock())
-        async with connection.transaction():
-            _, counts = await write_batch(connection, step, prepared, now=self._clock())
-            await files.advance_file(
-                connection, file, offset=part.offset, line=part.line, counts=counts
-            )
+        for attempt in range(ARCHIVED_MEANWHILE):
+            await ensure_days(connection, prepared, self._clock())
+            try:
+                async with connection.transaction():
+                    _, counts = await write_batch(connection, step, prepared, now=self._clock())
+                    await files.advance_file(
+                        connection, file, offset=part.offset, line=part.line, counts=counts
+                    )
+                break
+            except psycopg.errors.UndefinedTable:
+                # A day was archived between the two: make its partition again.
+                if attempt + 1 == ARCHIVED_MEANWHILE:
+                    raise
 
     def _parts(self, file: CdrFile) -> Iterator[Part]:
         self._stream.seek(0)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tollkeeper.bulk.keys import session_keys
+from tollkeeper.bulk.keyset import Keys, KeySet
 from tollkeeper.core.money import ZERO, plain
 from tollkeeper.core.rating import price, seconds_of
 from tollkeeper.core.records import Ending, Leg, Role, Session
@@ -41,17 +42,19 @@ class KnownSessions:
 
     switch: str
     secret: bytes
-    closed: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
-    live: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    closed: KeySet = field(default_factory=KeySet)
+    live: KeySet = field(default_factory=KeySet)
 
     def note_closed(self, keys: Sequence[str]) -> None:
         """Learn the keys (switch/id) of sessions that have closed."""
         if keys:
-            self.closed = np.union1d(self.closed, self._hashes(keys))
+            self.closed.add(_wide(self._hashes(keys)))
 
     def note_live(self, keys: Sequence[str]) -> None:
         """Learn the keys of all sessions that are open now."""
-        self.live = np.unique(self._hashes(keys))
+        self.live = KeySet()
+        if keys:
+            self.live.add(_wide(self._hashes(keys)))
 
     def _hashes(self, keys: Sequence[str]) -> Hashes:
         ids = pl.Series([key.partition("/")[2] for key in keys], dtype=pl.String)
@@ -76,11 +79,16 @@ class Matched:
         return frozenset(leg.party_id for leg in self.session.legs)
 
 
-def candidates(hashes: Hashes, known: Hashes) -> Ints:
+def candidates(hashes: Hashes, known: KeySet) -> Ints:
     """The rows whose session key is among the known ones, by its hash."""
-    if not len(known):
+    if not known.size:
         return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(np.isin(hashes, known))
+    return np.flatnonzero(known.contains(_wide(hashes)))
+
+
+def _wide(hashes: Hashes) -> Keys:
+    """Hashes as a set of keys holds them; the second half is never 0, which would be no key."""
+    return np.stack((hashes, np.ones_like(hashes)), axis=1)
 
 
 def compare(
@@ -93,30 +101,28 @@ def compare(
     notes: Notes,
 ) -> dict[int, Matched]:
     """Match these rows with closed sessions by key, and report where the two disagree."""
-    frame = mediated.frame
-    call_id, start, duration = frame["call_id"], frame["start"], frame["duration_ms"]
-    line = frame["line"]
+    picked = mediated.frame.select("call_id", "start", "duration_ms", "line")[rows]
     found: dict[int, Matched] = {}
-    for n in rows.tolist():
-        named = sessions.get(f"{switch}/{call_id[n]}", ())
-        session = next((one for one in named if is_same_call(one, start[n])), None)
+    for n, (call_id, start, duration, line) in zip(rows.tolist(), picked.iter_rows(), strict=True):
+        named = sessions.get(f"{switch}/{call_id}", ())
+        session = next((one for one in named if is_same_call(one, start)), None)
         if session is None or session.ending is Ending.REFUSED:
             continue
         leg = next((one for one in session.legs if one.role is Role.CUSTOMER), None)
         used = max(session.used_ms, session.assumed_ms)
         correction = None
-        if abs(used - duration[n]) > policy.tolerance_ms:
-            expected = ZERO if leg is None else price(leg.pin.tariff, seconds_of(duration[n]))
+        if abs(used - duration) > policy.tolerance_ms:
+            expected = ZERO if leg is None else price(leg.pin.tariff, seconds_of(duration))
             charged = ZERO if leg is None else leg.charged
             note = Noted(
-                line=line[n],
+                line=line,
                 kind=Mismatch.DURATION_DIFFERS,
-                day=day_of(start[n]),
-                call_id=call_id[n],
+                day=day_of(start),
+                call_id=call_id,
                 customer_id=int(mediated.customer[n]),
                 vendor_id=int(mediated.vendor[n]),
                 expected=f"{used} ms, {plain(charged)}",
-                found=f"{duration[n]} ms, {plain(expected)}",
+                found=f"{duration} ms, {plain(expected)}",
                 detail=f"session {session.key}",
                 session_id=session.id,
             )

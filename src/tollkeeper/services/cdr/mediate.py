@@ -17,7 +17,16 @@ from tollkeeper.bulk.numbers import normalise_column
 from tollkeeper.core.numbering import DialRules
 from tollkeeper.core.trunks import Candidate, Trace, Trunks
 from tollkeeper.core.usage import DURATION_MAX_MS, MICROSECONDS, Mismatch, Quarantine
-from tollkeeper.services.cdr.records import Flags, Held, Ints, Mediated, Noted, Notes, hold
+from tollkeeper.services.cdr.records import (
+    Flags,
+    Held,
+    Ints,
+    Mediated,
+    Noted,
+    Notes,
+    distinct,
+    hold,
+)
 from tollkeeper.services.cdr.reference import Reference, day_of, moment_of
 
 YEAR_2000 = 946_684_800 * MICROSECONDS
@@ -217,10 +226,10 @@ def _rules(
     reference: Reference, trunk: Ints
 ) -> tuple[list[DialRules], list[DialRules], npt.NDArray[np.int64]]:
     """How the called and the calling numbers of each row are written, and which of the rules is its."""
-    ids, place = np.unique(trunk, return_inverse=True)
+    ids, place = distinct(trunk)
     called = [reference.rules_of(reference.trunks[int(id_)]) for id_ in ids]
     caller = [replace(one, tech_prefix="", tech_prefix_required=False) for one in called]
-    return called, caller, place.astype(np.int64)
+    return called, caller, place
 
 
 def _callers(texts: pl.Series, rule: npt.NDArray[np.int64], rules: list[DialRules]) -> pl.Series:

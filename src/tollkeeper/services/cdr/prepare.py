@@ -22,6 +22,7 @@ from tollkeeper.core.usage import Quarantine, Refused
 from tollkeeper.services.cdr.assemble import DAY_US, Assembled, assemble
 from tollkeeper.services.cdr.legs import judge, note_margins, price_legs, settle_missing
 from tollkeeper.services.cdr.match import (
+    Hashes,
     KnownSessions,
     Matched,
     MatchPolicy,
@@ -132,10 +133,12 @@ def prepare(
         notes=notes,
     )
     held += put_aside
-    mediated, open_calls = _without_live(mediated, work)
+    hashes = session_keys(work.switch, frame["call_id"], work.reference.secret)
+    mediated, open_calls = _without_live(mediated, hashes, work)
     held += open_calls
-    keys = keys[mediated.frame[ROW].to_numpy()]
-    matched = _match(mediated, found, work, notes)
+    kept = mediated.frame[ROW].to_numpy()
+    keys, hashes = keys[kept], hashes[kept]
+    matched = _match(mediated, hashes, found, work, notes)
     legs = price_legs(mediated, work.reference, threads=work.threads)
     good, put_aside = judge(
         mediated, legs, work.reference, live={n: one.parties for n, one in matched.items()}
@@ -145,6 +148,7 @@ def prepare(
     first[good] = work.known.add(keys[good])
     duplicate += int(good.sum() - first.sum())
     mediated, legs, keys = mediated.take(first), legs.take(first), keys[first]
+    hashes = hashes[first]
     matched = {
         place: matched[n] for place, n in enumerate(np.flatnonzero(first).tolist()) if n in matched
     }
@@ -156,21 +160,22 @@ def prepare(
         assembled=assemble(mediated, legs, matched, work.reference) if count else None,
         held=sorted(held, key=lambda one: one.line),
         notes=notes,
-        keys=_keys_by_day(mediated, keys, set(matched), work) if count else {},
+        keys=_keys_by_day(mediated, keys, hashes, set(matched)) if count else {},
         rated=count - len(matched),
         matched=len(matched),
         duplicate=duplicate,
     )
 
 
-def _without_live(mediated: Mediated, work: Batchwise) -> tuple[Mediated, list[Held]]:
-    """Put aside the calls that are still being charged live."""
-    if not len(work.sessions.live):
+def _without_live(
+    mediated: Mediated, hashes: Hashes, work: Batchwise
+) -> tuple[Mediated, list[Held]]:
+    """Put aside the calls that are still being charged live; ``hashes`` are of all rows there were."""
+    rows = candidates(hashes[mediated.frame[ROW].to_numpy()], work.sessions.live)
+    if not len(rows):
         return mediated, []
-    hashes = session_keys(work.switch, mediated.frame["call_id"], work.reference.secret)
-    live = np.isin(hashes, work.sessions.live)
-    if not live.any():
-        return mediated, []
+    live = np.zeros(len(mediated.frame), dtype=np.bool_)
+    live[rows] = True
     held = hold(
         mediated.frame, live, Quarantine.SESSION_OPEN, field="call_id",
         detail="call {value} is still being charged live; it is matched when its session has closed",
@@ -179,20 +184,22 @@ def _without_live(mediated: Mediated, work: Batchwise) -> tuple[Mediated, list[H
 
 
 def _match(
-    mediated: Mediated, found: Mapping[str, Sequence[Session]], work: Batchwise, notes: Notes
+    mediated: Mediated,
+    hashes: Hashes,
+    found: Mapping[str, Sequence[Session]],
+    work: Batchwise,
+    notes: Notes,
 ) -> dict[int, Matched]:
     if not found:
         return {}
-    hashes = session_keys(work.switch, mediated.frame["call_id"], work.reference.secret)
     rows: Ints = candidates(hashes, work.sessions.closed)
     return compare(mediated, rows, found, switch=work.switch, policy=work.policy.match, notes=notes)
 
 
 def _keys_by_day(
-    mediated: Mediated, keys: Keys, matched: set[int], work: Batchwise
+    mediated: Mediated, keys: Keys, hashes: Hashes, matched: set[int]
 ) -> dict[int, tuple[bytes, bytes]]:
     days = mediated.frame["start"].to_numpy() // DAY_US
-    hashes = session_keys(work.switch, mediated.frame["call_id"], work.reference.secret)
     priced: npt.NDArray[np.bool_] = np.ones(len(keys), dtype=np.bool_)
     priced[list(matched)] = False
     found = {}

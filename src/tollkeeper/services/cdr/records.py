@@ -21,6 +21,17 @@ NOTES_MAX = 1_000
 """Mismatches of one kind that a batch lists one by one; the rest of them is only counted."""
 
 
+def distinct(ids: Ints) -> tuple[Ints, Ints]:
+    """The different ones of some ids, ascending, and for each row which of them it has.
+
+    As ``np.unique``, but for small numbers from 0 on, without sorting the column.
+    """
+    found = np.flatnonzero(np.bincount(ids))
+    place = np.zeros(int(found[-1]) + 1 if len(found) else 0, dtype=np.int64)
+    place[found] = np.arange(len(found))
+    return found, place[ids]
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A record for the quarantine; ``record`` is its JSON where it could be read."""

@@ -21,7 +21,8 @@ from tollkeeper.core.usage import DAY_MICROSECONDS
 from tollkeeper.errors import NotFound
 from tollkeeper.store import reference as store
 from tollkeeper.store.db import Connection, Database
-from tollkeeper.store.rates import RateCard, RateVersion, read_columns, read_version
+from tollkeeper.store.rate_columns import read_columns
+from tollkeeper.store.rates import RateCard, RateVersion, read_version
 from tollkeeper.store.reference import PartyRef
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

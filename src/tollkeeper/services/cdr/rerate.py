@@ -48,7 +48,7 @@ Say = Callable[[int, int], None]
 
 _SUMMARY = {
     "side": pl.String(), "party": pl.Int64(), "destination": pl.String(), "currency": pl.String(),
-    "calls": pl.Int64(), "was": pl.Int64(), "amount": pl.Int64(),
+    "calls": pl.Int64(), "was": pl.Int128(), "amount": pl.Int128(),
 }  # fmt: skip
 
 
@@ -253,7 +253,11 @@ class _Rerating:
             self._totals[wallet, code] = self._totals.get((wallet, code), 0) + amount
         grouped = changed.group_by(
             pl.lit(side).alias("side"), "party", "destination", "currency"
-        ).agg(pl.len().cast(pl.Int64).alias("calls"), pl.col("was").sum(), pl.col("amount").sum())
+        ).agg(
+            pl.len().cast(pl.Int64).alias("calls"),
+            pl.col("was").cast(pl.Int128).sum(),
+            pl.col("amount").cast(pl.Int128).sum(),
+        )
         self._summary = (
             pl.concat([self._summary, grouped.select(_SUMMARY.keys())])
             .group_by("side", "party", "destination", "currency")
@@ -313,7 +317,9 @@ def _moves(changed: pl.DataFrame, side: str) -> Iterator[tuple[int, int, Code]]:
     """Reversals of what was charged, and the new charges, by wallet."""
     back, again = (Code.COST_REVERSAL, Code.COST) if side == "buy" else (Code.REVERSAL, Code.RATED)
     for wallet, amount, code in (("old_wallet", "was", back), ("wallet_id", "amount", again)):
-        for id_, total in changed.group_by(wallet).agg(pl.col(amount).sum()).iter_rows():
+        for id_, total in (
+            changed.group_by(wallet).agg(pl.col(amount).cast(pl.Int128).sum()).iter_rows()
+        ):
             yield id_, total, code
 
 
