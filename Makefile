@@ -40,7 +40,7 @@ serve: $(VENV)/.base ## run the server on http://127.0.0.1:8080
 	@$(BIN)/tollkeeper serve
 
 test: $(VENV)/.dev ## run the test suite (ARGS='-k name' for some of it)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, direction of imports
 	@$(BIN)/ruff check .
@@ -65,6 +65,8 @@ lock: $(VENV)/bin/python ## resolve the dependencies anew (UPGRADE=1 takes newer
 	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml requirements/build.in -o requirements/base.lock
 	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --extra dev -c requirements/base.lock \
 		pyproject.toml requirements/build.in -o requirements/dev.lock
+	@$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --extra ray -c requirements/dev.lock \
+		pyproject.toml -o requirements/ray.lock
 
 clean: ## remove everything that can be made again (never the data folder)
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

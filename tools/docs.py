@@ -34,27 +34,14 @@ from tollkeeper.servers.api.app import create_app
 from tollkeeper.servers.api.context import Services
 
 ROOT = Path(__file__).parents[1]
+if not __package__:
+    sys.path.insert(0, str(ROOT))  # run as a script
+
+from tools import docs_records  # noqa: E402 (only now can they be found)
+from tools.pages import page, table  # noqa: E402
+
 REFERENCE = ROOT / "docs" / "reference"
 SOURCE = ROOT / "src" / "tollkeeper"
-GENERATED = "<!-- Made by `python tools/docs.py`; do not edit. -->"
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return (
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-        )
-
-    return [line(titles), line(["---"] * len(titles)), *(line(row) for row in rows)]
-
-
-def _page(title: str, *parts: str | list[str]) -> str:
-    lines = [f"# {title}", "", GENERATED, ""]
-    for part in parts:
-        lines += [*([part] if isinstance(part, str) else part), ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 # --- http-api.md ---------------------------------------------------------------------------------
 
 _INTRO = """\
@@ -104,7 +91,7 @@ def http_api() -> str:
     lines += ["## Records", ""]
     for name, schema in sorted(document["components"]["schemas"].items()):
         lines += [*_schema(name, schema), ""]
-    return _page("HTTP API", _INTRO, lines)
+    return page("HTTP API", _INTRO, lines)
 
 
 class _NoKeys:
@@ -157,7 +144,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], scope: str) ->
             ]
             for p in parameters
         ]
-        yield from _table(["parameter", "in", "type", "meaning"], rows)
+        yield from table(["parameter", "in", "type", "meaning"], rows)
 
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
@@ -172,7 +159,7 @@ def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
         for field, about in schema.get("properties", {}).items()
     ]
     if rows:
-        yield from _table(["field", "type", "meaning"], rows)
+        yield from table(["field", "type", "meaning"], rows)
     else:
         yield f"One of {_type(schema)}." if "enum" in schema else "No fields."
 
@@ -233,7 +220,7 @@ def cli() -> str:
 Settings come from the environment or `tollkeeper.toml`; see [settings](settings.md). Every command but
 `serve` works on the database directly, so the server need not run. A command ends with 0 when it is
 done, 1 on an error, 2 on a wrong set-up, 3 when `verify` found something, 130 when interrupted."""
-    return _page("Command line", outro, body)
+    return page("Command line", outro, body)
 
 
 # --- reasons.md ----------------------------------------------------------------------------------
@@ -255,10 +242,10 @@ def reasons() -> str:
     intro = """\
 Why a session is refused or ended: `reason` in an answer. SIP codes follow RFC 3261, causes ITU-T
 Q.850, result codes RFC 8506 section 9. "Stop hunting" means that another route would not help."""
-    return _page(
+    return page(
         "Reasons",
         intro,
-        _table(["reason", "says", "SIP", "Q.850", "Diameter", "stop hunting"], rows),
+        table(["reason", "says", "SIP", "Q.850", "Diameter", "stop hunting"], rows),
     )
 
 
@@ -292,7 +279,7 @@ the field at fault where there is one. A refusal of credit is not an error: it i
 What to do: 4xx, change the request; 503, send the same request again after `Retry-After` or route the
 call elsewhere; 500, something is wrong inside and the log says what. The sentences below are shown as
 the code has them, with `...` for what is filled in."""
-    return _page("Errors", intro, _table(["status", "code", "says"], rows))
+    return page("Errors", intro, table(["status", "code", "says"], rows))
 
 
 _OWN = {"TooLarge": charging.TooLarge, "BadJson": charging.BadJson, "WrongType": guard.WrongType}
@@ -449,12 +436,33 @@ a session that was settled at 120 s they bring nothing new.
 A message that was applied before does not come here: it gets its stored answer. With other content
 under the same message id it is `409 message_id_reused`, for an authorisation `session_id_reused`."""
     titles = ["state", "command", "becomes", "answer", "posts", "tells"]
-    return _page(
-        "Session states", intro, diagram, "## Every state, every command", _table(titles, rows)
+    return page(
+        "Session states", intro, diagram, "## Every state, every command", table(titles, rows)
     )
 
 
 # --- writing -------------------------------------------------------------------------------------
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def cdr_formats() -> str:
+    """The formats of call records, and what can become of a record."""
+    return page(
+        "Formats of call records",
+        "`tollkeeper cdr sniff FILE` says which one a file is of. Files may be packed by gzip, bzip2, xz or zstd.",
+        table(["format", "what", "endings", "how it is read"], docs_records.formats()),
+        "For `csv` and `jsonl` a [mapping](cdr-mapping.md) says what is what. It can fill these fields: "
+        + docs_records.mapping_fields()
+        + ".",
+        "## Why a record is put aside",
+        table(["reason"], docs_records.quarantine_reasons()),
+        "What helps is said in [how records become money](../explanation/how-records-become-money.md).",
+        "## What is reported of records in the books",
+        table(["mismatch"], docs_records.mismatches()),
+    )
+
 
 PAGES: dict[str, Callable[[], str]] = {
     "http-api.md": http_api,
@@ -463,6 +471,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reasons.md": reasons,
     "errors.md": error_page,
     "session-states.md": session_states,
+    "cdr-formats.md": docs_records.cdr_formats,
 }
 
 
