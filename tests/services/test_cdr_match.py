@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.services.cdr_world import SWITCH, Call, CdrWorld, load, write_file
+from tests.services.cdr_world import NOW, SWITCH, Call, CdrWorld, load, write_file
 from tests.services.test_cdr_load import proven
-from tests.support import runtime
+from tests.support import UNSOLD, Row, runtime, tariff
 from tollkeeper.services.cdr.late_match import LateMatch
 from tollkeeper.services.cdr.match import MatchPolicy
 from tollkeeper.services.cdr.prepare import LoadPolicy
 from tollkeeper.services.cdr.quarantine import Filter, replay
+from tollkeeper.services.cdr.rollback import roll_back_file
 from tollkeeper.store.db import Database
 
 CORRECT = LoadPolicy(match=MatchPolicy(on_difference="correct"))
@@ -167,4 +168,38 @@ async def test_records_in_quarantine_are_mended_by_a_rule_and_played_once(
         finally:
             await database.close()
         assert world.balance(world.acme) == Decimal(100) - 2 * Decimal("0.6")
+        lines = world.sql("SELECT line, call_id FROM usage ORDER BY line")
+        assert [(row["line"], row["call_id"]) for row in lines] == [(2, "c1"), (4, "c2")]
+    await proven(database_url)
+
+
+async def test_what_had_no_rate_is_priced_when_the_card_has_been_completed(
+    database_url: str, tmp_path: Path
+) -> None:
+    """And taking the file back takes what was played again along."""
+    with CdrWorld(database_url) as world:
+        path = write_file(tmp_path / "a.csv", [Call("c1", called=UNSOLD), Call("c2")])
+        report = await load(database_url, path)
+        assert (report.file.rated, report.file.quarantined) == (1, 1)
+        (held,) = world.sql("SELECT value, detail FROM cdr_quarantine")
+        assert held["value"] == UNSOLD
+        assert "acme" in held["detail"]
+        card = world.card("gaps", [Row("999", "Rest of the world", tariff("1.2"))])
+        world.sql("INSERT INTO rate_plan_card (plan_id, position, card_id) VALUES (%s, 2, %s)",
+                  world.plan_id, card)  # fmt: skip
+        database = Database(database_url, size=2)
+        await database.open()
+        try:
+            done = await replay(
+                database, Filter(), policy=LoadPolicy(), actor="test", clock=lambda: NOW
+            )
+            assert (done.played, done.rated, done.still) == (1, 1, 0)
+            assert world.balance(world.acme) == Decimal(100) - Decimal("0.6") - Decimal("1.2")
+            await proven(database_url)
+            await roll_back_file(
+                database, report.file.id, actor="test", reason="wrong", clock=lambda: NOW
+            )
+        finally:
+            await database.close()
+        assert world.balance(world.acme) == Decimal(100)
     await proven(database_url)

@@ -290,7 +290,7 @@ async def _our_records(
             # In the transaction that reads the day, so that it cannot move in between.
             if await store.archived_days(connection, day, day):
                 raise Conflict(
-                    f"our records of {day} are in the archive; bring that day back, or name a "
+                    f"our records of {day} are in the archive, which cannot be compared; name a "
                     "later period by since",
                     code="archived",
                     field="since",

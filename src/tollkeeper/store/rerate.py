@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import polars as pl
@@ -68,7 +68,9 @@ class BatchRow:
 
 async def read_days(connection: Connection, wanted: Selection) -> list[date]:
     """The days with such records, whether they are in the database or archived."""
-    values = {"since": wanted.since.date(), "until": wanted.until.date(), "file_id": wanted.file_id}
+    # The end is exclusive: a period up to midnight has nothing of the day that begins then.
+    last = (wanted.until - timedelta(microseconds=1)).date()
+    values = {"since": wanted.since.date(), "until": last, "file_id": wanted.file_id}
     rows = await (await connection.execute(_SQL["days"], values)).fetchall()
     return [row["day"] for row in rows]
 

@@ -20,7 +20,14 @@ from tollkeeper.services.cdr.match import KnownSessions
 from tollkeeper.services.cdr.mediate import FUTURE_US, YEAR_2000
 from tollkeeper.services.cdr.prepare import Batchwise, LoadPolicy, session_candidates
 from tollkeeper.services.cdr.records import Ints
-from tollkeeper.services.cdr.reference import EPOCH, Reference, microseconds, read_reference
+from tollkeeper.services.cdr.reference import (
+    AS_OF_CALL,
+    EPOCH,
+    RateChoice,
+    Reference,
+    microseconds,
+    read_reference,
+)
 from tollkeeper.services.cdr.write import day_date
 from tollkeeper.store import usage as store
 from tollkeeper.store.db import Database
@@ -44,8 +51,10 @@ class Knowledge:
         policy: LoadPolicy,
         clock: Callable[[], datetime],
         threads: int = 1,
+        choice: RateChoice = AS_OF_CALL,
     ) -> None:
         self.switch = switch
+        self._choice = choice
         self._database = database
         self._policy = policy
         self._clock = clock
@@ -91,7 +100,9 @@ class Knowledge:
             since, until = low - MARGIN_US, max(high, microseconds(self._clock())) + MARGIN_US
             if reference is not None:
                 since = min(since, reference.covers[0])
-            reference = await read_reference(self._database, self.switch, since=since, until=until)
+            reference = await read_reference(
+                self._database, self.switch, since=since, until=until, choice=self._choice
+            )
             self._reference = reference
         return reference
 

@@ -7,11 +7,12 @@ already, and closes the old rows in the transaction that puts the records into t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
+import polars as pl
 
 from tollkeeper.bulk.frames import PARSED, frame_of
 from tollkeeper.core.usage import Quarantine, Usage
@@ -19,7 +20,7 @@ from tollkeeper.errors import InvalidInput, NotFound
 from tollkeeper.services.cdr.knowledge import Knowledge
 from tollkeeper.services.cdr.prepare import LoadPolicy, Prepared, fresh_rows, prepare
 from tollkeeper.services.cdr.records import Held
-from tollkeeper.services.cdr.reference import microseconds
+from tollkeeper.services.cdr.reference import RateChoice, microseconds
 from tollkeeper.services.cdr.write import Step, ensure_days, write_batch
 from tollkeeper.store import quarantine as store
 from tollkeeper.store.changes import record
@@ -136,7 +137,10 @@ async def replay(
     clock: Callable[[], datetime],
     say: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:
-    """Play records in quarantine again, by the rules and rates as they are now.
+    """Play records in quarantine again, by the trunks, parties and plans as they are now.
+
+    Rates are those in force when a call began; but what had no rate then, or was blocked, is
+    priced by the rates in force now, so that completing a card helps.
 
     Raises:
         InvalidInput: the filter is wrong. Busy: records of the switch are being loaded.
@@ -145,71 +149,127 @@ async def replay(
     report = ReplayReport()
     async with database.read() as connection:
         switches = await store.switches_of(connection, wanted)
+    reasons = [wanted.reason] if wanted.reason is not None else _ORDER
     for switch in switches:
         async with loading(database.url, switch) as connection:
-            knowledge = Knowledge(database, switch, policy=policy, clock=clock)
-            after = 0
-            while rows := await store.read_quarantine(
-                connection,
-                replace(wanted, switch=switch, status="open"),
-                after=after,
-                limit=REPLAY_PART,
-            ):
-                after = rows[-1].id
-                report = await _replay(
-                    connection, knowledge, rows, report, actor=actor, clock=clock
+            played: set[int] = set()
+            for reason in reasons:
+                # Anew for each: the rounds before have added records.
+                work = _Replay(
+                    connection,
+                    Knowledge(
+                        database,
+                        switch,
+                        policy=policy,
+                        clock=clock,
+                        choice=RateChoice(as_of_call=reason not in _UNPRICED),
+                    ),
+                    actor=actor,
+                    clock=clock,
                 )
-                say(report.played)
+                chosen = replace(wanted, switch=switch, status="open", reason=reason)
+                after = 0
+                while rows := await store.read_quarantine(
+                    connection, chosen, after=after, limit=REPLAY_PART
+                ):
+                    after = rows[-1].id
+                    fresh = [row for row in rows if row.id not in played]
+                    played.update(row.id for row in fresh)
+                    for part in _by_file(fresh):
+                        report = await work.play(part, report)
+                    say(report.played)
     return report
 
 
-async def _replay(
-    connection: Connection,
-    knowledge: Knowledge,
-    rows: Sequence[Quarantined],
-    report: ReplayReport,
-    *,
-    actor: str,
-    clock: Callable[[], datetime],
-) -> ReplayReport:
-    readable = [row for row in rows if row.record is not None]
-    unreadable = len(rows) - len(readable)
-    if not readable:
-        return replace(report, unreadable=report.unreadable + unreadable)
-    # The number of the row stands in for the line: two files may share line numbers.
-    usages = [msgspec.structs.replace(_decode(row.record or ""), line=row.id) for row in readable]
-    frame = frame_of(usages)
-    now = clock()
-    work, found = await knowledge.work_for(frame)
-    fresh, keys, duplicate = await asyncio.to_thread(fresh_rows, frame, work)
-    prepared: Prepared = await asyncio.to_thread(
-        prepare, fresh, keys, duplicate=duplicate, refused=[], found=found, work=work,
-        now_us=microseconds(now),
-    )  # fmt: skip
-    still = {one.line: one for one in prepared.held}
-    prepared.held = []
-    step = Step(
-        kind="replay",
-        switch=knowledge.switch,
-        actor=actor,
-        reason=f"{prepared.rated + prepared.matched} records out of quarantine",
-        first_line=readable[0].id,
-        last_line=readable[-1].id,
-    )
-    await ensure_days(connection, prepared, now)
-    async with connection.transaction():
-        batch_id, _ = await write_batch(connection, step, prepared, now=now)
-        done = [row.id for row in readable if row.id not in still]
-        await store.resolve(connection, done, at=now, by=actor, batch_id=batch_id)
-        await store.set_reasons(connection, [_reason(one) for one in still.values()])
-    return ReplayReport(
-        played=report.played + len(readable),
-        rated=report.rated + prepared.rated,
-        matched=report.matched + prepared.matched,
-        duplicate=report.duplicate + prepared.duplicate,
-        still=report.still + len(still),
-        unreadable=report.unreadable + unreadable,
-    )
+_UNPRICED = frozenset({Quarantine.NO_RATE.value, Quarantine.BLOCKED.value})
+_ORDER = sorted((one.value for one in Quarantine), key=lambda reason: reason in _UNPRICED)
+
+
+def _by_file(rows: Sequence[Quarantined]) -> Iterator[list[Quarantined]]:
+    """A batch belongs to one file, so that taking the file back takes it along."""
+    by_file: dict[int | None, list[Quarantined]] = {}
+    for row in rows:
+        by_file.setdefault(row.file_id, []).append(row)
+    yield from by_file.values()
+
+
+class _Replay:
+    """Playing the records of one switch again."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        knowledge: Knowledge,
+        *,
+        actor: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._connection = connection
+        self._knowledge = knowledge
+        self._actor = actor
+        self._clock = clock
+
+    async def play(self, rows: Sequence[Quarantined], report: ReplayReport) -> ReplayReport:
+        """Play records of one file again, and close those that are in the books then."""
+        readable = {row.id: row for row in rows if row.record is not None}
+        report = replace(report, unreadable=report.unreadable + len(rows) - len(readable))
+        if not readable:
+            return report
+        # The number of the row stands in for the line until all is judged: it is unique.
+        usages = [
+            msgspec.structs.replace(_decode(row.record or ""), line=row.id)
+            for row in readable.values()
+        ]
+        frame = frame_of(usages)
+        now = self._clock()
+        work, found = await self._knowledge.work_for(frame)
+        fresh, keys, duplicate = await asyncio.to_thread(fresh_rows, frame, work)
+        prepared: Prepared = await asyncio.to_thread(
+            prepare, fresh, keys, duplicate=duplicate, refused=[], found=found, work=work,
+            now_us=microseconds(now),
+        )  # fmt: skip
+        still = {one.line: one for one in prepared.held}
+        prepared.held = []
+        lines = {id_: row.line for id_, row in readable.items()}
+        _as_in_file(prepared, lines)
+        first = next(iter(readable.values()))
+        step = Step(
+            kind="replay",
+            switch=self._knowledge.switch,
+            actor=self._actor,
+            reason=f"{prepared.rated + prepared.matched} records out of quarantine",
+            file_id=first.file_id,
+            first_line=min(lines.values()),
+            last_line=max(lines.values()),
+        )
+        connection = self._connection
+        await ensure_days(connection, prepared, now)
+        async with connection.transaction():
+            if prepared.records:
+                batch_id, _ = await write_batch(connection, step, prepared, now=now)
+                done = [id_ for id_ in readable if id_ not in still]
+                await store.resolve(connection, done, at=now, by=self._actor, batch_id=batch_id)
+            await store.set_reasons(connection, [_reason(one) for one in still.values()])
+        return replace(
+            report,
+            played=report.played + len(readable),
+            rated=report.rated + prepared.rated,
+            matched=report.matched + prepared.matched,
+            duplicate=report.duplicate + prepared.duplicate,
+            still=report.still + len(still),
+        )
+
+
+def _as_in_file(prepared: Prepared, lines: Mapping[int, int]) -> None:
+    """Give the records the lines that they have in their file."""
+    prepared.notes.listed = [replace(one, line=lines[one.line]) for one in prepared.notes.listed]
+    assembled = prepared.assembled
+    if assembled is None:
+        return
+    line = pl.col("line").replace_strict(lines, return_dtype=pl.Int64)
+    assembled.usage = assembled.usage.with_columns(line)
+    if not assembled.legs.is_empty():
+        assembled.legs = assembled.legs.with_columns(line)
 
 
 def _reason(one: Held) -> tuple[int, str, str, str, str]:

@@ -128,14 +128,14 @@ def hold(
 ) -> list[Held]:
     """Put the rows of a PARSED frame where ``where`` is true aside, each with its own record.
 
-    ``detail`` may use ``{value}``, which stands for the text of ``field``, or of ``values`` (one
-    for each of these rows).
+    ``detail`` may use ``{value}``, which stands for one of ``values`` (one for each of these rows),
+    or else for the text of ``field``.
     """
     held = []
     for n, usage in enumerate(usages_of(frame.filter(pl.Series(where)))):
-        value = values[n] if values is not None else str(getattr(usage, field, ""))
+        value = str(getattr(usage, field, ""))
         record = msgspec.json.encode(usage).decode()
-        shown = value[:64]
+        shown = (value if values is None else values[n])[:200]
         held.append(
             Held(usage.line, reason, field, value[:255], detail.format(value=shown), record=record)
         )
