@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from multiprocessing.process import BaseProcess
@@ -103,10 +103,16 @@ class Progress:
                 "SELECT coalesce(max(lines_done), 0) FROM cdr_file"
             ).fetchone()
         except psycopg.OperationalError:
-            self._connection = None
+            self.close()
             return 0
         assert row is not None
         return row[0]
+
+    def close(self) -> None:
+        """Close the connection; it is made again when it is needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @contextmanager
@@ -163,7 +169,13 @@ async def test_a_file_whose_load_is_killed_twenty_times_is_loaded_once(
 
 async def _crash_all_over(url: str, loader: Loader, server: Server, dice: random.Random) -> None:
     """Crash by turns, each time a little further in the file, at no particular moment."""
-    progress = Progress(url)
+    with closing(Progress(url)) as progress:
+        await _crash_while(progress, loader, server, dice)
+
+
+async def _crash_while(
+    progress: Progress, loader: Loader, server: Server, dice: random.Random
+) -> None:
     for number in range(CRASHES):
         if number % 5 == 4:
             # Not where the load is, but when: also while it is starting.

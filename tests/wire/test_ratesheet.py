@@ -347,7 +347,11 @@ def test_what_is_no_rate_sheet_is_refused_in_a_sentence(data: bytes, reason: str
 
 
 def test_gzip_is_unpacked_member_after_member() -> None:
-    data = gzip.compress(b"code,price\n93,0.1\n", mtime=0) + gzip.compress(b"94,0.2\n", mtime=0) + b"\0\0"
+    data = (
+        gzip.compress(b"code,price\n93,0.1\n", mtime=0)
+        + gzip.compress(b"94,0.2\n", mtime=0)
+        + b"\0\0"
+    )
     assert prefixes(read_sheet(data)) == ["93", "94"]
 
 

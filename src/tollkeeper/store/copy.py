@@ -28,6 +28,8 @@ TRAILER = b"\xff\xff"
 CHUNK_ROWS = 2048
 """Rows that are made at once: below a megabyte, so that they stay in a core's own cache."""
 
+SLICE_ROWS = 1 << 16
+"""Rows whose columns are prepared at once."""
 PIECE_BYTES = 1 << 16
 """Bytes that are handed to the connection at once."""
 
@@ -142,9 +144,14 @@ def binary_chunks(columns: Sequence[Column], *, rows: int = CHUNK_ROWS) -> Itera
     if any(column.rows != total for column in columns):
         raise ValueError("the columns are not of equal length")
     yield HEADER
+    yield from _chunks(columns, rows)
+    yield TRAILER
+
+
+def _chunks(columns: Sequence[Column], rows: int) -> Iterator[bytes]:
+    total = columns[0].rows
     for low in range(0, total, rows):
         yield _chunk(columns, low, min(low + rows, total))
-    yield TRAILER
 
 
 def binary_rows(columns: Sequence[Column]) -> bytes:
@@ -163,15 +170,18 @@ async def copy_frame(
     """
     if frame.is_empty():
         return 0
-    columns = columns_of(frame, kinds)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, kinds))
     )
     async with connection.cursor() as cursor:
         writer = _Steady(cursor)
         async with cursor.copy(statement, writer=writer) as copy:
-            for chunk in binary_chunks(columns):
-                await copy.write(chunk)
+            await copy.write(HEADER)
+            # Some rows after the other: all columns prepared at once would be as much memory again.
+            for rows in frame.iter_slices(SLICE_ROWS):
+                for chunk in _chunks(columns_of(rows, kinds), CHUNK_ROWS):
+                    await copy.write(chunk)
+            await copy.write(TRAILER)
     return frame.height
 
 

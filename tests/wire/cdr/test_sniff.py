@@ -124,3 +124,17 @@ def test_sniffing_raises_nothing_whatever_the_bytes(data: bytes) -> None:
     guess = look(data)
     assert 0 <= guess.confidence <= 100
     assert len(guess.rows) <= 5
+
+
+def test_a_column_whose_values_belie_its_name_is_tried_as_something_else() -> None:
+    """Addresses in "source" are no callers, and 486 is no cause of Q.850."""
+    head = (
+        b"id,start,source,called,seconds,cause\n"
+        b"a1,2026-03-01 12:00:00,192.0.2.7,442071838750,10,200\n"
+        b"a2,2026-03-01 12:00:05,192.0.2.7,442071838751,0,486\n"
+    )
+    guess = sniff(head, "x.csv", FORMATS)
+    assert guess.mapping is not None
+    first = guess.rows[0]
+    assert isinstance(first, Usage)
+    assert (first.ip_in, first.sip, first.q850, first.caller) == ("192.0.2.7", 200, None, "")

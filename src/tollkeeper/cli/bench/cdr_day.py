@@ -260,7 +260,7 @@ class _Calls:
             "id": np.arange(first, first + count),
             "customer": customer.astype(np.int64),
             "vendor": vendor.astype(np.int64),
-            "caller": self._home[customer] + (dice.zipf(1.3, count) % 50_000),
+            "caller": self._home[customer] + (dice.random(count) ** 4 * 50_000).astype(np.int64),
             "called": self._called(dice, prefix),
             "start": end - duration - ring - pdd,
             "ring": ring + pdd,

@@ -14,7 +14,7 @@ from tollkeeper.bulk.frames import frame_of
 from tollkeeper.core.usage import Half, Item, Refused, Usage
 from tollkeeper.errors import InvalidInput
 
-RECORDS = 250_000
+RECORDS = 131_072
 """Records of a part, unless the caller says otherwise."""
 
 _BITS = {

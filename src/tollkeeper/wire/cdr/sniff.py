@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from tollkeeper.core.usage import Item, Skipped, Usage
+from tollkeeper.core.usage import Item, Refused, Skipped, Usage
 from tollkeeper.errors import InvalidInput
 from tollkeeper.wire.cdr.format import Format, ReadOptions
 from tollkeeper.wire.cdr.guess import guess_columns, time_layout
@@ -231,15 +232,58 @@ def _proposal(
 ) -> Guess:
     found = guess_columns(titles, body, names)
     notes = [*notes, *found.notes]
+    fields = dict(found.fields)
     try:
-        mapping = load_mapping({**settings, "fields": found.fields})
+        mapping, rows = _tried(format_, settings, fields, head)
+        while (
+            wrong := _refused_everywhere(rows) or _addressed(rows)
+        ) in fields and wrong not in _NEEDED:
+            fields, note = _otherwise(fields, wrong)
+            notes.append(note)
+            mapping, rows = _tried(format_, settings, fields, head)
     except InvalidInput as error:
         missing = (f"No whole mapping can be proposed. {error.detail}",)
         return Guess(format_.code, 10, None, (), (*notes, *missing))
-    options = ReadOptions(mapping=mapping)
-    rows = _first(format_, head, options)
     good = sum(isinstance(item, Usage) for item in rows)
     # A proposal is never sure: only a person knows what the columns of a table mean.
     confidence = 10 + 35 * good // max(1, len(rows))
     notes.append("The mapping is a proposal: check every field of it against the rows shown.")
     return Guess(format_.code, confidence, mapping, rows, tuple(notes))
+
+
+_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
+_NEEDED = frozenset({"call_id", "start"})
+_INSTEAD = {"caller": "ip_in", "called": "ip_out", "q850": "sip"}
+"""What a column may be that has the name of a field, and values that this field cannot have."""
+
+
+def _tried(
+    format_: Format, settings: dict[str, object], fields: dict[str, object], head: bytes
+) -> tuple[FieldMapping, tuple[Item, ...]]:
+    mapping = load_mapping({**settings, "fields": fields})
+    return mapping, _first(format_, head, ReadOptions(mapping=mapping))
+
+
+def _refused_everywhere(rows: Sequence[Item]) -> str:
+    """The field for which every record is refused; "" where some can be read."""
+    fields = {one.field if isinstance(one, Refused) else "" for one in rows}
+    return fields.pop() if len(fields) == 1 else ""
+
+
+def _otherwise(fields: dict[str, object], wrong: str) -> tuple[dict[str, object], str]:
+    """The proposal without a field whose column has other values, or with another for it."""
+    rest = {name: rule for name, rule in fields.items() if name != wrong}
+    other = _INSTEAD.get(wrong, "")
+    if other and other not in rest and isinstance(fields[wrong], str):
+        return rest | {other: fields[wrong]}, f"{fields[wrong]} is no {wrong}; tried as {other}."
+    return rest, f"The column taken for {wrong} has no values of it, so {wrong} is left out."
+
+
+def _addressed(rows: Sequence[Item]) -> str:
+    """The number that is an IP address in every record; "" where none is."""
+    usages = [one for one in rows if isinstance(one, Usage)]
+    for name in ("caller", "called"):
+        values = [getattr(one, name) for one in usages]
+        if values and all(_ADDRESS.fullmatch(value) for value in values):
+            return name
+    return ""
