@@ -166,12 +166,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+_NAMING = ("/v1/cdr", "/v1/reconcile", "/v1/usage")
+"""Below these, parties, files and cards are named by the query or the body, too."""
+
+
 def _add_errors(path: str, method: str, operation: dict[str, Any]) -> None:
     """Document every problem that an operation can answer with."""
     statuses = {"503"} if path == "/healthz" else set(_ALWAYS)
     if "requestBody" in operation:
         statuses |= {"400", "413", "415"}
-    if "{" in path:
+    if "{" in path or path.startswith(_NAMING):
         statuses.add("404")
     if method in _CHANGING:
         statuses.add("409")

@@ -51,6 +51,7 @@ _FILE_BODY: dict[str, Any] = {
                     "type": "object",
                     "properties": {"file": _BINARY, "mapping": {"type": "string"}},
                     "required": ["file"],
+                    "additionalProperties": False,
                 }
             },
         },
@@ -62,7 +63,6 @@ _HEAD_BODY: dict[str, Any] = {
         "description": "The first bytes of a file, unpacked: 64 KiB are looked at.",
         "content": {
             "application/octet-stream": {"schema": _BINARY},
-            "text/csv": {"schema": {"type": "string"}},
         },
     }
 }
@@ -222,7 +222,7 @@ async def list_quarantine(
     return schemas.QuarantineList(items=items, next=items[-1].id if full else None)
 
 
-@router.patch("/quarantine/{id}")
+@router.patch("/quarantine/{id:int}")
 async def fix_quarantined(
     id_: schemas.RecordPath, body: schemas.Fix, context: Context, key: ManageKey
 ) -> schemas.QuarantineOut:
@@ -292,6 +292,8 @@ async def sniff_cdr_file(
                 )
     except ClientDisconnect as error:
         raise Busy("the sender went away in the middle") from error
+    if not head:
+        raise InvalidInput("the body is empty; send the first bytes of the file", field="body")
     guess = await asyncio.to_thread(sniff, head[:HEAD_BYTES], name, FORMATS)
     return schemas.SniffOut.of(guess)
 

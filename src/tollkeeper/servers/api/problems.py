@@ -97,12 +97,18 @@ def install(app: FastAPI) -> None:
 
 def _methods(app: FastAPI, path: str) -> list[str]:
     """The methods of an address, over all routes of it: the framework names those of one only."""
-    return sorted(
-        method.upper()
-        for template, operations in app.openapi()["paths"].items()
-        if compile_path(template)[0].match(path)
-        for method in operations
+    paths = app.openapi()["paths"]
+    # An address that stands there by name is none of those with a placeholder.
+    meant = (
+        [paths[path]]
+        if path in paths
+        else [
+            operations
+            for template, operations in paths.items()
+            if compile_path(template)[0].match(path)
+        ]
     )
+    return sorted({method.upper() for operations in meant for method in operations})
 
 
 def describe(errors: Sequence[Any]) -> tuple[str | None, str]:
