@@ -44,6 +44,20 @@ NUMBERS = {
     "import_200k_s": ("200,000 deck rows imported and active", "s"),
     "compile_200k_s": ("the same, read and compiled by a process", "s"),
     "compiled_200k_mib": ("their memory in each process", "MiB"),
+    "cdr_file_to_db_rows_per_s": (
+        "a file of 10,000,000 records, read, priced on both sides, in the books",
+        "records/s",
+    ),
+    "cdr_peak_mib": ("memory of the loading process at most", "MiB"),
+    "bulk_kernel_rows_per_s": (
+        "the bulk kernel, two versions of 300,000 prefixes, two threads",
+        "records/s",
+    ),
+    "bulk_lookup_rows_per_s": ("of it, finding the rate", "records/s"),
+    "bulk_price_rows_per_s": ("of it, pricing", "records/s"),
+    "cdr_core_one_by_one_rows_per_s": ("the same, record by record in the core", "records/s"),
+    "cdr_read_file_rows_per_s": ("reading that file and nothing else", "records/s"),
+    "archive_search_s": ("one number in the archive, the slowest kind of search", "s"),
 }
 
 
@@ -81,7 +95,9 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | --- |"
     for name, (what, unit) in NUMBERS.items():
         if name in figures:
-            yield f"| {what} | {figures[name]} {unit} |"
+            value = figures[name]
+            shown = f"{value:,.0f}" if value >= 1000 else str(value)
+            yield f"| {what} | {shown} {unit} |"
 
 
 def main(arguments: list[str]) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.services.cdr_world import (
+    MAPPING,
     NOON,
     NOW,
     SWITCH,
@@ -201,3 +204,36 @@ async def test_only_one_load_of_a_switch_runs_at_a_time(
         report = await load(database_url, path, switch="sw2")
     assert report.file.rated == 1
     assert (await load(database_url, path)).file.rated == 1
+
+
+async def test_a_full_disk_stops_a_load_and_nothing_is_lost_or_doubled(
+    database_url: str, world: CdrWorld, tmp_path: Path
+) -> None:
+    """The third part finds no room; when there is some again, the load goes on from there."""
+    path = write_file(tmp_path / "a.csv", [Call(f"c{n:05}") for n in range(5_000)])
+    world.sql(
+        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT count(*) FROM cdr_batch) >= 2 THEN"
+        " RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END IF;"
+        " RETURN NEW; END $$"
+    )
+    world.sql(
+        "CREATE TRIGGER no_room BEFORE INSERT ON cdr_batch FOR EACH ROW EXECUTE FUNCTION no_room()"
+    )
+    more: dict[str, Any] = {
+        "format": "jsonl",
+        "mapping": {"format": "jsonl", "fields": MAPPING["fields"]},
+    }
+    lines = path.read_text().splitlines()
+    names = lines[0].split(",")
+    records = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    with pytest.raises(Busy, match="disk is full"):
+        await load(database_url, path, records_per_part=1_000, **more)
+    assert world.one("SELECT count(*) FROM usage") == 2_000
+    world.sql("DROP TRIGGER no_room ON cdr_batch")
+    report = await load(database_url, path, records_per_part=1_000, **more)
+    assert (report.file.status, report.resumed, report.file.rated) == ("done", True, 5_000)
+    assert world.balance(world.acme) == Decimal(100) - 5_000 * Decimal("0.6")
+    await proven(database_url)

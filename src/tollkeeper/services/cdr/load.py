@@ -233,6 +233,12 @@ class _Load:
                     await files.resume_file(connection, file.id)
                     file = replace(file, status="loading")
                 return await self._load(connection, file)
+        except psycopg.errors.DiskFull as error:
+            raise Busy(
+                f"the database's disk is full; {job.name or job.path.name} is loaded as far as it "
+                "went, make room and run the same again to go on",
+                code="database_full",
+            ) from error
         except psycopg.OperationalError as error:
             raise Busy(
                 f"the database went away while {job.name or job.path.name} was loaded; what was "
