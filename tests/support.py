@@ -28,6 +28,7 @@ from typing import Any, Self
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.records import Wallet
@@ -143,13 +144,19 @@ class World:
     def _id(self, insert: str, *values: Any) -> int:
         return int(self.one(f"{insert} RETURNING id", *values))
 
-    def card(self, code: str, rows: Sequence[Row] = ROWS, currency: str = "USD") -> int:
-        """A card whose version 1 is active."""
+    def card(
+        self, code: str, rows: Sequence[Row] = ROWS, currency: str = "USD", **columns: Any
+    ) -> int:
+        """A card whose version 1 is active; ``columns`` are further ones of ``rate_card`` (service="sms", per=1)."""
+        names = "".join(f", {name}" for name in columns)
+        marks = ", %s" * len(columns)
         card_id = self._id(
-            "INSERT INTO rate_card (code, name, currency, active_version, last_version) VALUES (%s, %s, %s, 1, 1)",
+            f"INSERT INTO rate_card (code, name, currency, active_version, last_version{names})"
+            f" VALUES (%s, %s, %s, 1, 1{marks})",
             code,
             code,
             currency,
+            *columns.values(),
         )
         version_id = self._id(
             "INSERT INTO rate_version (card_id, version, status, mode, rows_in, rows_stored, rows_refused, row_count,"
@@ -175,27 +182,37 @@ class World:
         balance: str | Decimal = "100",
         credit_limit: str = "0",
         currency: str = "USD",
-        plan: bool = True,
+        plan: bool | int = True,
+        kind: str = "customer",
+        parent: Customer | None = None,
         **columns: Any,
     ) -> Customer:
-        """A customer with a wallet; ``columns`` are further columns of ``party`` (max_cps=2 ...)."""
+        """A customer with a wallet; ``columns`` are further columns of ``party`` (max_cps=2 ...).
+
+        ``plan`` is the id of one, or whether it is the default one; ``parent`` who stands above it.
+        """
+        if parent is not None:
+            columns["parent_id"] = parent.id
+        plan_id = (self.plan_id if plan else None) if isinstance(plan, bool) else plan
         names = "".join(f", {name}" for name in columns)
         marks = ", %s" * len(columns)
         party_id = self._id(
-            f"INSERT INTO party (code, name, kind, plan_id{names}) VALUES (%s, %s, 'customer', %s{marks})",
+            f"INSERT INTO party (code, name, kind, plan_id{names}) VALUES (%s, %s, %s, %s{marks})",
             code,
             code.title(),
-            self.plan_id if plan else None,
+            kind,
+            plan_id,
             *columns.values(),
         )
         account = self._id(
             "INSERT INTO account (kind, currency, name) VALUES ('wallet', %s, %s)", currency, code
         )
         self.sql(
-            "INSERT INTO wallet (id, party_id, currency, credit_limit) VALUES (%s, %s, %s, %s)",
+            "INSERT INTO wallet (id, party_id, currency, credit_limit, agreed_limit) VALUES (%s, %s, %s, %s, %s)",
             account,
             party_id,
             currency,
+            Decimal(credit_limit),
             Decimal(credit_limit),
         )
         made = Customer(code, party_id, account, currency)
@@ -203,6 +220,58 @@ class World:
             self.top_up(made, balance)
         self.notify(f"party:{party_id}")
         return made
+
+    def reseller(self, code: str, **options: Any) -> Customer:
+        """As :meth:`customer`, for a reseller."""
+        return self.customer(code, kind="reseller", **options)
+
+    def user(self, code: str, parent: Customer, **columns: Any) -> Customer:
+        """An extension: it has neither plan nor wallet, and spends its parent's money."""
+        names = "".join(f", {name}" for name in columns)
+        marks = ", %s" * len(columns)
+        party_id = self._id(
+            f"INSERT INTO party (code, name, kind, parent_id{names}) VALUES (%s, %s, 'user', %s{marks})",
+            code,
+            code,
+            parent.id,
+            *columns.values(),
+        )
+        self.notify(f"party:{party_id}")
+        return Customer(code, party_id, parent.wallet_id, parent.currency)
+
+    def plan(self, code: str, *card_ids: int, terms: dict[str, Any] | None = None) -> int:
+        """A plan of these cards, in their order; ``terms`` as they are stored (decimals as strings)."""
+        plan_id = self._id(
+            "INSERT INTO rate_plan (code, name, terms) VALUES (%s, %s, %s)",
+            code,
+            code,
+            Jsonb(terms or {}),
+        )
+        for position, card_id in enumerate(card_ids, 1):
+            self.sql(
+                "INSERT INTO rate_plan_card (plan_id, position, card_id) VALUES (%s, %s, %s)",
+                plan_id,
+                position,
+                card_id,
+            )
+        self.notify(f"plan:{plan_id}")
+        return plan_id
+
+    def fx(self, base: str, quote: str, rate: str) -> None:
+        """An exchange rate from yesterday on."""
+        self.sql(
+            "INSERT INTO fx_rate (base, quote, day, rate, source)"
+            " VALUES (%s, %s, (now() AT TIME ZONE 'UTC')::date - 1, %s, 'test')",
+            base,
+            quote,
+            Decimal(rate),
+        )
+        self.notify("fx:0")
+
+    def meter(self, party: Customer, kind: str) -> dict[str, Any]:
+        """The one meter of this kind that a party has."""
+        (row,) = self.sql("SELECT * FROM meter WHERE party_id = %s AND kind = %s", party.id, kind)
+        return row
 
     def top_up(self, customer: Customer, amount: str | Decimal) -> None:
         """Money received, as an entry of the journal; a running process is not told."""

@@ -10,198 +10,27 @@ tables of reasons and errors, the transition table. So a page cannot say what th
 from __future__ import annotations
 
 import ast
-import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
-
-from msgspec.structs import replace
+from typing import cast
 
 from tollkeeper import errors, settings
 from tollkeeper.cli.main import COMMANDS, make_app
-from tollkeeper.core import records
-from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import MEANINGS
-from tollkeeper.core.session import TRANSITIONS, View, decide
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.servers.api import charging, guard, problems
-from tollkeeper.servers.api.app import create_app
-from tollkeeper.servers.api.context import Services
 
 ROOT = Path(__file__).parents[1]
 if not __package__:
     sys.path.insert(0, str(ROOT))  # run as a script
 
-from tools import docs_records  # noqa: E402 (only now can they be found)
+from tools import docs_api, docs_records, docs_states  # noqa: E402 (only now can they be found)
 from tools.pages import page, table  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 SOURCE = ROOT / "src" / "tollkeeper"
-# --- http-api.md ---------------------------------------------------------------------------------
-
-_INTRO = """\
-The server describes itself at `GET /openapi.json`, without a key; this page is made from that
-document. How to use it: [connect a switch](../how-to/connect-a-switch-over-http.md).
-
-Requests carry `Authorization: Bearer tk_...`. A key has scopes: `charge` (sessions and quotes), `read`
-(look at everything), `manage` (everything). Bodies are JSON; money is a decimal string in both
-directions; times are RFC 3339 in UTC. Errors are `application/problem+json`; [errors](errors.md) lists
-their codes, [reasons](reasons.md) the reasons of a refusal. Lists are read page by page: `next` of a
-page is `after` of the following one. `party` is the code of a party everywhere."""
-
-
-def http_api() -> str:
-    """The page of all routes, from the OpenAPI document."""
-    nothing = cast("Any", None)
-    app = create_app(Services(nothing, cast("Any", _NoKeys()), nothing, lambda: datetime.now(UTC)))
-    document = app.openapi()
-    # The framework keeps each router whole inside of the application.
-    routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
-    scopes = {
-        (method.lower(), route.path): scope
-        for route in [*app.routes, *(route for router in routers for route in router.routes)]
-        if (scope := _scope_of(route)) is not None
-        for method in getattr(route, "methods", ())
-    }
-    scopes["get", "/healthz"] = ""
-    for path in charging.openapi_part()[0]:
-        scopes["post", path] = "charge` or `read" if path == "/v1/quote" else "charge"
-    lines: list[str] = []
-    for tag in (
-        "charging",
-        "sessions",
-        "parties",
-        "wallets",
-        "plans",
-        "rates",
-        "keys",
-        "switches",
-        "process",
-    ):
-        lines += [f"## {tag.capitalize()}", ""]
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                if operation.get("tags") == [tag]:
-                    lines += [*_operation(method, path, operation, scopes[method, path]), ""]
-    lines += ["## Records", ""]
-    for name, schema in sorted(document["components"]["schemas"].items()):
-        lines += [*_schema(name, schema), ""]
-    return page("HTTP API", _INTRO, lines)
-
-
-class _NoKeys:
-    """Stands where the directory of keys stands in a running server; the document needs none."""
-
-    def key(self, _: bytes) -> None:
-        """No key is known."""
-
-
-def _scope_of(route: Any) -> str | None:
-    """The scope that a route's dependency asks for."""
-    for dependency in getattr(getattr(route, "dependant", None), "dependencies", ()):
-        if inspect.isfunction(dependency.call):
-            held = inspect.getclosurevars(dependency.call).nonlocals
-            if isinstance(held.get("scope"), str):
-                return str(held["scope"])
-    return None
-
-
-def _operation(method: str, path: str, operation: dict[str, Any], scope: str) -> Iterator[str]:
-    yield f"### {method.upper()} {path}"
-    yield ""
-    text = " ".join(str(operation.get("description") or operation.get("summary", "")).split())
-    needs = f"Scope: `{scope}`." if scope else "Needs no key."
-    yield f"{text.rstrip('.')}. {needs}"
-    bodies = operation.get("requestBody", {}).get("content", {})
-    answers = {
-        status: answer["content"]["application/json"]["schema"]
-        for status, answer in operation["responses"].items()
-        if status.startswith("2") and "application/json" in answer.get("content", {})
-    }
-    yield ""
-    if "application/json" in bodies:
-        yield f"- body: {_type(bodies['application/json']['schema'])}"
-    elif bodies:
-        yield f"- body: {', '.join(f'`{kind}`' for kind in bodies)}"
-    for status in (status for status in operation["responses"] if status.startswith("2")):
-        yield f"- answer {status}: {_type(answers[status]) if status in answers else 'no JSON body'}"
-    errors_ = [status for status in operation["responses"] if not status.startswith("2")]
-    yield f"- errors: {', '.join(errors_)}"
-    parameters = [p for p in operation.get("parameters", []) if p["in"] != "path"]
-    if parameters:
-        yield ""
-        rows = [
-            [
-                f"`{p['name']}`" + (" (required)" if p.get("required") else ""),
-                p["in"],
-                _type(p["schema"]),
-                _meaning({**p["schema"], **p}),
-            ]
-            for p in parameters
-        ]
-        yield from table(["parameter", "in", "type", "meaning"], rows)
-
-
-def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:
-    yield f"### {name}"
-    yield ""
-    if schema.get("description"):
-        yield " ".join(schema["description"].split())
-        yield ""
-    required = schema.get("required", [])
-    rows = [
-        [f"`{field}`" + (" (required)" if field in required else ""), _type(about), _meaning(about)]
-        for field, about in schema.get("properties", {}).items()
-    ]
-    if rows:
-        yield from table(["field", "type", "meaning"], rows)
-    else:
-        yield f"One of {_type(schema)}." if "enum" in schema else "No fields."
-
-
-def _type(schema: dict[str, Any]) -> str:
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    for many in ("anyOf", "oneOf"):
-        if many in schema:
-            return " or ".join(_type(one) for one in schema[many])
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`" if schema["const"] != "" else "empty"
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    kind = str(schema.get("type", "any"))
-    if "format" in schema:
-        kind += f" ({schema['format']})"
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        kind += f", {least} to {most}"
-    elif least is not None:
-        kind += f", {least} or more"
-    if "maxLength" in schema:
-        kind += f", at most {schema['maxLength']} characters"
-    return kind
-
-
-def _meaning(schema: dict[str, Any]) -> str:
-    parts = [str(schema.get("description", ""))]
-    default = schema.get("default", schema.get("schema", {}).get("default"))
-    if default not in (None, "", [], {}):
-        parts.append(f"Default `{_json(default)}`.")
-    return " ".join(part for part in parts if part)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value) if isinstance(value, list | bool) else str(value)
-
-
 # --- cli.md --------------------------------------------------------------------------------------
 
 
@@ -337,110 +166,6 @@ def _sentence(node: ast.expr) -> str:
     return ""
 
 
-# --- session-states.md ---------------------------------------------------------------------------
-
-_NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-_PIN = records.Pin(1, "card", 1, 1, "44", "UK", "USD", Tariff(Decimal(1), Decimal(1), 60, 60))
-_WALLETS = {1: records.Wallet(1, 1, "USD", credited=Decimal(100))}
-_LIMITS = {1: records.Limits()}
-_AUTHORISE = records.Authorise(
-    "sw/1", 1, "44", offers=(records.Offer(records.Role.CUSTOMER, 1, 1, _PIN),)
-)
-_COMMANDS: dict[str, records.Command] = {
-    "authorise": _AUTHORISE,
-    "authorise, no start expected": replace(_AUTHORISE, start_expected=False),
-    "start": records.Start("sw/1"),
-    "update": records.Update("sw/1", 120_000),
-    "stop, used": records.Stop("sw/1", 120_000),
-    "stop, nothing used": records.Stop("sw/1", 0),
-    "stop, used more than held": records.Stop("sw/1", 400_000),
-    "kill": records.Kill("sw/1", "operator"),
-    "expire, deadline passed": records.Expire("sw/1"),
-}
-
-
-def _try(
-    session: records.Session | None, command: records.Command, *, refused: bool = False
-) -> records.Decision | TollkeeperError:
-    wallets = {} if refused else _WALLETS
-    view = View(wallets or {1: records.Wallet(1, 1, "USD")}, _LIMITS, records.Policy())
-    late = timedelta(hours=1) if isinstance(command, records.Expire) else timedelta(seconds=10)
-    try:
-        return decide(session, command, view, _NOW + late, "id" if session is None else "")
-    except TollkeeperError as error:
-        return error
-
-
-def _after(session: records.Session | None, name: str, *, refused: bool = False) -> records.Session:
-    decision = _try(session, _COMMANDS[name], refused=refused)
-    assert isinstance(decision, records.Decision)
-    return decision.session
-
-
-def _sessions() -> dict[str, records.Session | None]:
-    authorised = _after(None, "authorise")
-    active = _after(authorised, "start")
-    return {
-        "(none)": None,
-        "authorised": authorised,
-        "active": active,
-        "closed, settled": _after(active, "stop, used"),
-        "closed, expired": _after(active, "expire, deadline passed"),
-        "closed, refused": _after(None, "authorise", refused=True),
-    }
-
-
-def _state(session: records.Session) -> str:
-    return (
-        f"{session.state.value}, {session.ending.value}" if session.ending else session.state.value
-    )
-
-
-def session_states() -> str:
-    """The page of the credit session: each state is tried with each command, by the core itself."""
-    assert {type(c) for c in _COMMANDS.values()} == {command for _, command in TRANSITIONS}
-    rows: list[list[str]] = []
-    arrows: dict[tuple[str, str], list[str]] = {("[*]", "closed"): ["authorise, refused"]}
-    for state, session in _sessions().items():
-        for name, command in _COMMANDS.items():
-            done = _try(session, command)
-            if isinstance(done, TollkeeperError):
-                rows.append([state, name, "unchanged", f"{done.http_status} `{done.code}`", "", ""])
-                continue
-            changed = done.session is not session
-            posted = ", ".join(f"`{posting.code.value}`" for posting in done.postings)
-            told = ", ".join(f"`{event.kind}`" for event in done.events)
-            answer = f"`{done.reply.outcome.value}`"
-            rows.append(
-                [
-                    state,
-                    name,
-                    _state(done.session) if changed else "unchanged",
-                    answer,
-                    posted,
-                    told,
-                ]
-            )
-            old = "[*]" if session is None else session.state.value
-            if changed and old != done.session.state.value:
-                arrows.setdefault((old, done.session.state.value), []).append(name)
-    diagram = ["```mermaid", "stateDiagram-v2"]
-    diagram += [f"    {a} --> {b}: {' / '.join(names)}" for (a, b), names in arrows.items()]
-    diagram += ["    closed --> [*]", "```"]
-    intro = """\
-The transition table of `core/session.py`, tried with each command. A closed session has an ending:
-`refused`, `settled` (something was used), `released` (nothing was), `expired`. The probe is a call of
-1.00 per minute at 60/60 with 300 s granted; updates and stops report 120 s unless said otherwise, so on
-a session that was settled at 120 s they bring nothing new.
-
-A message that was applied before does not come here: it gets its stored answer. With other content
-under the same message id it is `409 message_id_reused`, for an authorisation `session_id_reused`."""
-    titles = ["state", "command", "becomes", "answer", "posts", "tells"]
-    return page(
-        "Session states", intro, diagram, "## Every state, every command", table(titles, rows)
-    )
-
-
 # --- writing -------------------------------------------------------------------------------------
 
 
@@ -465,12 +190,12 @@ def cdr_formats() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "http-api.md": http_api,
+    "http-api.md": docs_api.http_api,
     "cli.md": cli,
     "settings.md": settings.reference,
     "reasons.md": reasons,
     "errors.md": error_page,
-    "session-states.md": session_states,
+    "session-states.md": docs_states.session_states,
     "cdr-formats.md": docs_records.cdr_formats,
 }
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 from tollkeeper.core.records import Policy, SilentTail
 from tollkeeper.errors import SetupError
 from tollkeeper.gateways.kill import HttpKill, KillGateway
+from tollkeeper.gateways.supplier import Suppliers
+from tollkeeper.jobs.alerts import AlertJobs
+from tollkeeper.jobs.terms import WalletTerms
 from tollkeeper.jobs.timers import Timers
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
@@ -143,17 +146,24 @@ async def open_runtime(
         optimistic=optimistic,
     )
     directory.on_wallets = lane.forget_wallets
+    directory.on_meters = lane.forget_meters
     gateway = kill or HttpKill()
     timers = Timers(database=database, lane=lane, kill=gateway, clock=clock)
+    terms = WalletTerms(database=database, clock=clock)
+    alerts = AlertJobs(database=database, clock=clock)
     lane.start()
     directory.start()
     if jobs:
         timers.start()
+        terms.start()
+        alerts.start()
     try:
         yield Runtime(
             database, directory, lane, Charging(lane, directory, database, clock), timers, clock
         )
     finally:
+        await alerts.stop()
+        await terms.stop()
         await timers.stop()
         await directory.stop()
         await lane.stop()
@@ -167,12 +177,21 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """What the management routes work with, and the jobs of records; stopped when the block ends."""
     from tollkeeper.jobs.archiving import Archiving
+    from tollkeeper.jobs.cards import CardJobs
     from tollkeeper.jobs.cdr import CdrJobs
     from tollkeeper.jobs.collectors import Collectors
+    from tollkeeper.jobs.fees import FeeJobs
+    from tollkeeper.jobs.packages import PackageJobs
+    from tollkeeper.jobs.purchases import PurchaseJobs
     from tollkeeper.servers.api.context import Services
+    from tollkeeper.services.card_terms import CardTerms
+    from tollkeeper.services.cards import Cards
     from tollkeeper.services.cdr.brought import Bringing
     from tollkeeper.services.cdr.worker import Worker
+    from tollkeeper.services.commitments import Commitments
+    from tollkeeper.services.packages import Packages
     from tollkeeper.services.spool import Spool
+    from tollkeeper.services.supplies import make_supplies
 
     database, clock = runtime.database, runtime.clock
     spool = Spool(settings.spool_path, max_bytes=settings.cdr_file_max_bytes)
@@ -186,15 +205,39 @@ async def open_services(
         bringing=bringing,
         archiving=Archiving(database=database, settings=settings, clock=clock),
     )
+    packages = PackageJobs(Packages(database, runtime.directory, runtime.charging, clock))
+    gateway = Suppliers()
+    supplies = make_supplies(
+        database=database, charging=runtime.charging, gateway=gateway, clock=clock, new_id=new_id
+    )
+    buying = PurchaseJobs(supplies)
+    minimums = Commitments(database, runtime.directory, runtime.charging, clock)
+    fees = FeeJobs(supplies.fees, supplies.dids, minimums)
+    cards = CardJobs(
+        CardTerms(database, runtime.charging, clock),
+        Cards(database, runtime.directory, runtime.charging, clock),
+    )
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.close)
         # The last one first: what still loads files is ended before the runtime is.
-        for part in (bringing, collectors, timers):
+        for part in (bringing, collectors, timers, packages, buying, fees, cards):
             stack.push_async_callback(part.stop)
         if jobs:
             collectors.start()
             timers.start()
+            packages.start()
+            buying.start()
+            fees.start()
+            cards.start()
         yield Services(
-            database, runtime.directory, runtime.charging, clock, spool, worker, bringing
+            database,
+            runtime.directory,
+            runtime.charging,
+            clock,
+            spool,
+            worker,
+            bringing,
+            supplies,
         )
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 
 import httpx
 import psycopg
@@ -48,6 +49,27 @@ def test_a_short_run_drains_a_wallet_and_proves_the_books(
         assert "balance 0.00 USD, held 0.00" in ran.out
         assert '"reason": "insufficient_funds"' in ran.out
         assert "mirage is suspended: its calls end" in ran.out
+        # The reseller's customers bought every service, by what was answered.
+        assert "quayside pays by its volume of the month: 95 % from minute 1" in ran.out
+        assert "larkspur sends 12 messages of 18 segments for 0.81 USD" in ran.out
+        assert "message-2 of 2 segments is not delivered: 0.09 USD refunded" in ran.out
+        assert "answered by the supplier, network 00101, 0.01 USD" in ran.out
+        assert "answered from the cache, network 00101, free" in ran.out
+        assert re.search(r"orders the number 44\d+: done, set-up 2.00 USD, the month paid", ran.out)
+        # Its margin is what the journal says: 16 segments of 18 - 2 at 0.045 and at 0.03.
+        margin = dict(
+            re.findall(r"^(\w+) +([\d.]+ +[\d.]+ +[\d.]+) +[\d.]+ %$", ran.out, re.MULTILINE)
+        )
+        assert margin["sms"].split() == ["0.72", "0.48", "0.24"]
+        assert margin["lookup"].split() == ["0.01", "0.006", "0.004"]
+        paid, own, left = (Decimal(each) for each in margin["voice"].split())
+        assert paid > own > 0
+        assert left == paid - own
+        # The call that is explained crossed a step of the tier, and two levels paid for it.
+        assert "One call, explained: 2 levels pay for it" in ran.out
+        assert re.search(r"\(tier volume .*; the step from \d+ s is reached\)", ran.out)
+        assert "markup NG-WORLD: cost + 25.00 %" in ran.out
+        assert "Leg 1: reseller northgate, wallet in USD" in ran.out
         # All calls were settled, the books hold, one call is explained.
         assert "all is settled" in ran.out
         assert "The books hold" in ran.out

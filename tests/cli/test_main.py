@@ -244,7 +244,7 @@ def test_a_price_comes_with_its_arithmetic(
         ran = tollkeeper("price", "+49 151 2345678", *whose, "--seconds", "61")
         assert ran.code == 0, ran.err
         assert "prefix 4915" in ran.out
-        assert "60 s x 0.0190/min + 1 x 1 s x 0.0190/min" in ran.out
+        assert "60 s x 0.019/min + 1 x 1 s x 0.019/min" in ran.out
         assert "0.019317 USD" in ran.out
     assert tollkeeper("price", "33123456789", "--card", "SELL").code == 1
     assert tollkeeper("price", "49151", "--seconds", "-1", "--card", "SELL").code == 1

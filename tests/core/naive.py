@@ -33,9 +33,9 @@ def naive_price(tariff: Tariff, seconds: int) -> Decimal:
     if seconds > 0 and seconds >= tariff.free_below:
         billed = naive_billed(tariff, seconds)
         usage = Fraction(tariff.connect_fee)
-        usage += Fraction(tariff.first_price) * tariff.first_interval / 60
-        usage += Fraction(tariff.next_price) * (billed - tariff.first_interval) / 60
-        usage += Fraction(tariff.surcharge) * billed / 60
+        usage += Fraction(tariff.first_price) * tariff.first_interval / tariff.per
+        usage += Fraction(tariff.next_price) * (billed - tariff.first_interval) / tariff.per
+        usage += Fraction(tariff.surcharge) * billed / tariff.per
         usage = max(usage, Fraction(tariff.minimum))
         if tariff.cap is not None:
             usage = min(usage, Fraction(tariff.cap))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tests.core.naive import naive_billed, naive_price, naive_round
 from tollkeeper.core.money import Rounding
 from tollkeeper.core.rating import (
     SECONDS_MAX,
+    UNITS_MAX,
     Tariff,
     afford,
     billed_seconds,
@@ -44,6 +46,7 @@ def tariffs(draw: st.DrawFn) -> Tariff:
         cap=draw(st.one_of(st.none(), fees)),
         decimals=draw(st.integers(0, 8)),
         rounding=draw(st.sampled_from(Rounding)),
+        per=draw(st.sampled_from([60, 60, 60, 1, 1000, 1024, 10**6, 2**20, 2**31])),
     )
 
 
@@ -72,6 +75,20 @@ def test_the_price_is_exact_even_for_absurd_rates(
     following_step = min(86_400, max(step, used // 50))
     tariff = Tariff(first, following, step, following_step, decimals=8, rounding=mode)
     assert price(tariff, used) == naive_price(tariff, used)
+    by_two_gigabytes = msgspec.structs.replace(tariff, per=2**31)
+    assert price(by_two_gigabytes, used * 10**6) == naive_round(
+        _by_fractions(by_two_gigabytes, used * 10**6), 8, mode
+    )
+
+
+def _by_fractions(tariff: Tariff, used: int) -> Fraction:
+    """As the naive price, without walking through a million intervals."""
+    over = max(0, used - tariff.first_interval)
+    more = -(-over // tariff.next_interval) * tariff.next_interval
+    total = (
+        Fraction(tariff.first_price) * tariff.first_interval + Fraction(tariff.next_price) * more
+    )
+    return total / tariff.per
 
 
 @given(tariffs(), money, st.integers(1, 20_000))
@@ -139,6 +156,7 @@ def test_a_zero_price_is_granted_up_to_the_limit_and_divides_by_nothing() -> Non
     """F32: toll free and zero-priced destinations need no money; the grant is capped."""
     assert afford(Tariff(D(0), D(0)), D(0), 14_400) == (14_400, D(0))
     assert afford(Tariff(D(0), D(0)), D(0), SECONDS_MAX * 9) == (SECONDS_MAX, D(0))
+    assert afford(Tariff(D(0), D(0), per=1), D(0), UNITS_MAX * 9) == (UNITS_MAX, D(0))
 
 
 def test_a_long_free_start_is_granted_up_to_its_last_second() -> None:
@@ -309,6 +327,12 @@ def test_trap_8_a_negative_rate_is_no_tariff() -> None:
         {"next_price": D("Infinity")},
         {"cap": D("NaN")},
         {"cap": D(-1)},
+        {"per": 0},
+        {"per": 7},
+        {"per": 3600},
+        {"per": 2**32},
+        {"per": 1, "next_interval": 0},
+        {"per": 1, "first_interval": 2**31 + 1},
         {"free_below": -1},
         {"minimum": D("-0.1")},
     ],
@@ -336,6 +360,13 @@ def test_the_explanation_spells_out_each_part() -> None:
     assert told.note == (
         "(connect 0.01 + 30 s x 0.05/min + 1 x 6 s x 0.04/min + surcharge 36 s x 0.03/min), "
         "capped at 0.02 + attempt fee 0.002"
+    )
+    each = Tariff(D("0.05"), D("0.04"), 1, 1, free_below=2, per=1)
+    assert explain_price(each, 3).note == "1 units x 0.05 each + 2 x 1 units x 0.04 each"
+    assert explain_price(each, 1).note == "free below 2 units"
+    data = Tariff(D("0.10"), D("0.10"), 1000, 1000, per=10**6)
+    assert explain_price(data, 1500).note == (
+        "1000 units x 0.10 per 1000000 + 1 x 1000 units x 0.10 per 1000000"
     )
     low = explain_price(_by_increment("60/60", "0.003", minimum=D("0.01")), 60)
     assert low.note == "(60 s x 0.003/min), raised to the minimum charge 0.01"

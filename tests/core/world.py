@@ -14,12 +14,13 @@ import msgspec
 
 from tests.sim.books import MemoryBooks
 from tollkeeper.core.audit import Finding, audit, check_step
-from tollkeeper.core.batch import Batch, Written, change_of
+from tollkeeper.core.batch import Batch, Written, change_of, tally
 from tollkeeper.core.ledger import Code
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import Reason
 from tollkeeper.core.records import (
     Authorise,
+    Charge,
     Command,
     Decision,
     Expire,
@@ -29,6 +30,7 @@ from tollkeeper.core.records import (
     Outcome,
     Pin,
     Policy,
+    Refund,
     Reply,
     Role,
     Session,
@@ -39,6 +41,7 @@ from tollkeeper.core.records import (
     enrol,
 )
 from tollkeeper.core.session import View, decide
+from tollkeeper.core.terms import Meter, Terms
 from tollkeeper.errors import TollkeeperError
 
 D = Decimal
@@ -72,15 +75,51 @@ class World:
     def _observe(self, before: Wallet, after: Wallet, on_credit: Decimal, lowered: Decimal) -> None:
         self.findings += check_step(before, after, on_credit, max(lowered, D(0)))
 
-    def authorise(self, key: str, tariffs: dict[int, Tariff], **values: object) -> Authorise:
-        """An Authorise whose legs are on these wallets; the first is the customer's."""
+    def add_meter(self, id_: int, cap: int | str | None = None, used: int | str = 0) -> None:
+        """Make a meter of party 1; what is used stands for calls before this world."""
+        meter = Meter(id_, 1, cap=None if cap is None else D(cap))
+        self.books.meters[id_] = msgspec.structs.replace(meter, used=D(used))
+
+    def offers(
+        self, tariffs: dict[int, Tariff], terms: dict[int, Terms] | None = None
+    ) -> tuple[Offer, ...]:
+        """Legs on these wallets; the first is the customer's, the others of the resellers above."""
         roles = [Role.CUSTOMER] + [Role.RESELLER] * len(tariffs)
-        offers = tuple(
-            Offer(role, id_, id_, pin_of(tariff, self.books.wallets[id_].currency))
+        return tuple(
+            Offer(
+                role,
+                id_,
+                id_,
+                pin_of(tariff, self.books.wallets[id_].currency),
+                (terms or {}).get(id_),
+            )
             for role, (id_, tariff) in zip(roles, tariffs.items(), strict=False)
         )
+
+    def authorise(
+        self,
+        key: str,
+        tariffs: dict[int, Tariff],
+        terms: dict[int, Terms] | None = None,
+        **values: object,
+    ) -> Authorise:
+        """An Authorise whose legs are on these wallets; the first is the customer's."""
+        offers = self.offers(tariffs, terms)
         party = offers[0].party_id if offers else 1
         made = Authorise(key, party, "442071234567", offers=offers)
+        return msgspec.structs.replace(made, **values)
+
+    def charge(
+        self,
+        key: str,
+        units: int,
+        tariffs: dict[int, Tariff],
+        terms: dict[int, Terms] | None = None,
+        **values: object,
+    ) -> Charge:
+        """An event whose legs are on these wallets."""
+        offers = self.offers(tariffs, terms)
+        made = Charge(key, offers[0].party_id, "442071234567", units, offers=offers)
         return msgspec.structs.replace(made, **values)
 
     def send(self, command: Command) -> Decision:
@@ -92,8 +131,15 @@ class World:
         session = self.books.session(command.key)
         before = dict(self.books.wallets)
         self._count += 1
-        view = View(before, self.limits, self.policy)
+        view = View(before, self.limits, self.policy, dict(self.books.meters))
         decision = decide(session, command, view, self.now, f"id-{self._count}")
+        self.findings += [
+            Finding(
+                "I24.step", f"meter {count.meter_id}", f"{count} on {view.meters[count.meter_id]}"
+            )
+            for count in decision.counts
+            if not _sound(tally(view.meters[count.meter_id], count), guarded=count.guarded)
+        ]
         if decision.session is not session:
             self._write(session, decision, before)
         return decision
@@ -110,17 +156,25 @@ class World:
             for id_, wallet in before.items()
         }
         ids = {leg.wallet_id for leg in decision.session.legs}
+        meters = dict(self.books.meters)
         written = Written(change_of(session, decision), decision, f"m{self._count}", "", b"{}")
         self.books.apply(
             Batch(
                 self.now, [written], before, {id_: after[id_] for id_ in ids},
                 ids if decision.guarded else set(),
+                meters, {c.meter_id: tally(meters[c.meter_id], c) for c in decision.counts},
+                {c.meter_id for c in decision.counts if c.guarded},
             )
         )  # fmt: skip
 
     def check(self) -> list[Finding]:
         """All findings so far; an open session may be overdue for ever, for nobody expires it."""
         return self.findings + audit(self.books.snapshot(), self.now, timedelta(days=3))
+
+
+def _sound(meter: Meter, *, guarded: bool) -> bool:
+    """What is held is never negative, and nothing is taken beyond the cap."""
+    return meter.held >= 0 and not (guarded and meter.left is not None and meter.left < 0)
 
 
 # --- scenarios in words --------------------------------------------------------------------------
@@ -251,6 +305,10 @@ _COMMANDS: dict[str, Callable[[Table, str, str], Command]] = {
     "start": lambda _, key, __: Start(key),
     "update": lambda _, key, rest: Update(key, _ms(rest), "only" not in rest),
     "stop": lambda _, key, rest: Stop(key, _ms(rest)),
+    "refund": lambda _, key, rest: Refund(key, int(rest.split()[0]) if rest else None),
+    "charge": lambda table, key, rest: table.world.charge(
+        key, int(rest.split()[0]), {1: table.tariff}
+    ),
     "kill": lambda _, key, rest: Kill(key, rest or "operator"),
     "expire": lambda _, key, __: Expire(key),
 }
@@ -265,6 +323,8 @@ def _about_reply(claim: str, reply: Reply) -> Found:
         return (reply.outcome, reply.granted_seconds), (found[1], int(found[2]))
     if found := re.fullmatch(r"refused (\w+)", claim):
         return (reply.outcome, reply.reason), (Outcome.REFUSED, found[1])
+    if found := re.fullmatch(f"charged {_NUMBER}", claim):
+        return (reply.outcome, reply.charge), (Outcome.CHARGED, D(found[1]))
     if found := re.fullmatch(f"closed {_NUMBER}", claim):
         return (reply.outcome, reply.charge), (Outcome.CLOSED, D(found[1]))
     if found := re.fullmatch(r"reason (\w+)", claim):

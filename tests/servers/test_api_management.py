@@ -56,6 +56,11 @@ async def test_a_customer_is_created_funded_and_live_in_one_request(api: Api) ->
         "held": "0.00",
         "available": "25.50",
         "credit_limit": "0.00",
+        "limit": "0.00",
+        "temporary_limit": None,
+        "daily_cap": None,
+        "monthly_cap": None,
+        "alert_at": [],
         "live_sessions": 0,
         "parked": False,
     }
@@ -132,7 +137,8 @@ async def test_a_plan_is_made_and_its_cards_replaced(api: Api) -> None:
     made = await api.call(
         "POST", "/v1/plans", json={"code": "gold", "name": "Gold", "cards": [{"card": CARD}]}
     )
-    assert made.json()["cards"] == [{"card": CARD, "kind": "plan"}]
+    assert [(card["card"], card["kind"]) for card in made.json()["cards"]] == [(CARD, "plan")]
+    assert not any(made.json()["cards"][0]["when"].values()), "a card counts always"
     cards = [{"card": CARD}, {"card": "promo", "kind": "promotion"}]
     changed = await api.call("PUT", "/v1/plans/gold", json={"cards": cards})
     assert [card["card"] for card in changed.json()["cards"]] == ["promo", CARD]

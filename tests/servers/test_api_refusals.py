@@ -151,7 +151,7 @@ async def test_a_database_that_is_away_is_said_so(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def away(_: object) -> AsyncIterator[None]:
+    async def away(_: object, **_scope: object) -> AsyncIterator[None]:
         raise Busy("the database does not answer", code="database_away")
         yield
 

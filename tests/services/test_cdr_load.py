@@ -237,3 +237,58 @@ async def test_a_full_disk_stops_a_load_and_nothing_is_lost_or_doubled(
     assert (report.file.status, report.resumed, report.file.rated) == ("done", True, 5_000)
     assert world.balance(world.acme) == Decimal(100) - 5_000 * Decimal("0.6")
     await proven(database_url)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        'UPDATE rate_plan SET terms = \'{"packages": [{"code": "p", "units": 9}]}\' WHERE id = %s',
+        'UPDATE rate_plan SET terms = \'{"promotions": [{"code": "p", "percent": "10"}]}\' WHERE id = %s',
+        'UPDATE rate_plan_card SET conditions = \'{"cli": "cli"}\' WHERE plan_id = %s',
+    ],
+)
+async def test_a_plan_with_terms_prices_no_record_and_the_records_wait(
+    database_url: str, world: CdrWorld, tmp_path: Path, terms: str
+) -> None:
+    """Tiers, promotions and conditions need live charging: without it a record is put aside, not mispriced."""
+    world.sql(terms, world.plan_id)
+    await load(database_url, write_file(tmp_path / "a.csv", [Call("c1"), Call("c2", seconds="0")]))
+    (held,) = world.sql("SELECT line, reason, detail FROM cdr_quarantine")
+    assert (held["line"], held["reason"]) == (2, "live_terms")
+    assert held["detail"].startswith("the plan of acme has terms that only live charging applies")
+    assert world.balance(world.acme) == Decimal(100)
+    assert world.counts()["rated"] == 1, "an unanswered call that costs nothing needs no price"
+    await proven(database_url)
+
+
+async def test_terms_of_another_service_do_not_hold_records_up(
+    database_url: str, world: CdrWorld, tmp_path: Path
+) -> None:
+    """A package of messages says nothing of calls."""
+    package = '{"packages": [{"code": "p", "units": 10, "service": "sms"}], "fx_margin": "2"}'
+    world.sql("UPDATE rate_plan SET terms = %s WHERE id = %s", package, world.plan_id)
+    await load(database_url, write_file(tmp_path / "a.csv", [Call("c1")]))
+    assert world.counts()["rated"] == 1
+    assert world.sql("SELECT FROM cdr_quarantine") == []
+
+
+async def test_an_extensions_records_are_paid_by_its_customer(
+    database_url: str, world: CdrWorld, tmp_path: Path
+) -> None:
+    """By the customer's plan and wallet, and by the reseller above it; the record stays the extension's."""
+    north = world.reseller("north")
+    brook = world.customer("brook", parent=north)
+    desk = world.user("desk-1", brook)
+    world.trunk("desk-in", desk)
+    calls = [Call("c1", trunk="desk-in"), Call("c2"), Call("c3", trunk="desk-in", called=UNSOLD)]
+    report = await load(database_url, write_file(tmp_path / "a.csv", calls))
+    assert (report.file.rated, report.file.quarantined) == (2, 1)
+    assert world.balance(brook) == Decimal("99.4")
+    assert world.balance(north) == Decimal("99.4")
+    assert world.balance(world.acme) == Decimal("99.4")
+    (row,) = world.sql("SELECT * FROM usage WHERE call_id = 'c1'")
+    assert (row["customer_id"], row["sell_wallet"]) == (desk.id, brook.wallet_id)
+    (held,) = world.sql("SELECT reason, detail FROM cdr_quarantine")
+    assert held["reason"] == "no_rate"
+    assert "no rate of brook covers the number" in held["detail"]
+    await proven(database_url)

@@ -239,3 +239,20 @@ async def test_a_file_is_taken_back_whole_and_may_come_again(desk: Desk, databas
     assert (again.known, again.file.rated, again.file.duplicate) == (False, 1, 0)
     assert desk.hours() == hours
     await proven(database_url)
+
+
+async def test_an_extensions_records_are_priced_anew_by_its_customers_plan(desk: Desk) -> None:
+    """The difference is found, applied to the customer's wallet, and then gone."""
+    world = desk.world
+    user = world.user("desk-1", world.acme)
+    world.trunk("desk-in", user)
+    await load(world.url, write_file(desk.folder / "b.csv", [Call("d1", trunk="desk-in")]))
+    before = world.balance(world.acme)
+    assert desk.money[0] == PAID + Decimal("0.6")
+    desk.reprice("44", "0.66")
+    report = await desk.rerate(apply=True)
+    assert report.changed == 3
+    assert {change.party for change in report.changes} == {"acme"}
+    assert before - world.balance(world.acme) == Decimal("0.15")
+    assert (await desk.rerate()).changed == 0
+    await proven(world.url)

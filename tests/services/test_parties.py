@@ -18,7 +18,7 @@ from tollkeeper.errors import Conflict, InvalidInput, NotFound
 from tollkeeper.services import keys, parties
 from tollkeeper.services.parties import Page, Party, PlanCard
 from tollkeeper.store.db import Database
-from tollkeeper.store.directory import read_plan_cards
+from tollkeeper.store.plans import read_card_rows
 
 ACME = Party(
     code="acme",
@@ -284,5 +284,5 @@ async def test_a_call_is_never_sold_by_a_buy_card(database: Database, world: Wor
     plan = await parties.set_plan_cards(database, PLAN, both, actor="t")
     assert plan.cards == tuple(both)
     async with database.read() as connection:
-        chains = await read_plan_cards(connection)
-    assert list(chains.values()) == [(world.card_id,)]
+        rows = await read_card_rows(connection)
+    assert [row.card_id for row in rows] == [world.card_id]

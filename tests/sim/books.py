@@ -1,4 +1,4 @@
-"""The tables of the charging lane in memory, with the meaning of ``charge_batch_v1``.
+"""The tables of the charging lane in memory, with the meaning of ``charge_batch_v2``.
 
 One object stands for one database. It is synchronous: what ``apply`` does happens at once or not
 at all. Sessions, replies and requests are kept as JSON, as in PostgreSQL.
@@ -16,11 +16,16 @@ import msgspec
 from tollkeeper.core.audit import Books, EntryLine, MessageLine
 from tollkeeper.core.batch import Answered, Batch, Change, GuardRefused, Known, StaleRead
 from tollkeeper.core.ledger import LEGAL, ON_CREDIT, Account, Code, wallet_effect
+from tollkeeper.core.money import EXACT
 from tollkeeper.core.records import Event, Reply, Session, Wallet
+from tollkeeper.core.terms import Meter
 
 _encode = msgspec.json.Encoder().encode
 _session = msgspec.json.Decoder(Session).decode
 _reply = msgspec.json.Decoder(Reply).decode
+
+AT_ONCE = (Change.REFUSE, Change.EVENT)
+"""What opens and closes a session in one message."""
 
 Observer = Callable[[Wallet, Wallet, Decimal, Decimal], None]
 """Called with each wallet before and after a change, what was on credit, how far the limit fell."""
@@ -71,6 +76,7 @@ class MemoryBooks:
     """The tables. ``observe`` sees every change of a wallet as it is committed."""
 
     wallets: dict[int, Wallet] = field(default_factory=dict)
+    meters: dict[int, Meter] = field(default_factory=dict)
     live: dict[str, LiveRow] = field(default_factory=dict)
     closed: dict[tuple[date, str], ClosedRow] = field(default_factory=dict)
     messages: dict[tuple[date, str], dict[int, MessageRow]] = field(default_factory=dict)
@@ -112,6 +118,11 @@ class MemoryBooks:
         if self.observe is not None:
             self.observe(before, after, Decimal(0), before.credit_limit - after.credit_limit)
 
+    def change_meter(self, meter_id: int, **values: object) -> None:
+        """Change a meter's row, as anything but the lane would."""
+        before = self.meters[meter_id]
+        self.meters[meter_id] = msgspec.structs.replace(before, stamp=before.stamp + 1, **values)
+
     # --- what the lane reads -----------------------------------------------------------------
 
     def load(self, keys: Iterable[str], since: date, everywhere: Iterable[str]) -> dict[str, Known]:
@@ -146,10 +157,10 @@ class MemoryBooks:
         """Write a batch, all of it or nothing.
 
         Raises:
-            StaleRead: a wallet or session is not what the decisions were made on.
-            GuardRefused: holds beyond the money of a wallet.
+            StaleRead: a wallet, meter or session is not what the decisions were made on.
+            GuardRefused: holds beyond the money of a wallet or the cap of a meter.
         """
-        wallets = self.check(batch)
+        wallets, meters = self.check(batch)
         by_change = _by_change(batch)
         self._write_sessions(by_change)
         for written in batch.written:
@@ -164,12 +175,14 @@ class MemoryBooks:
             before, self.wallets[id_] = self.wallets[id_], after
             if self.observe is not None:
                 self.observe(before, after, on_credit.get(id_, Decimal(0)), Decimal(0))
+        self.meters.update(meters)
 
-    def check(self, batch: Batch) -> dict[int, Wallet]:
-        """Tell whether a batch can be written, and how the wallets would then stand; see apply."""
+    def check(self, batch: Batch) -> tuple[dict[int, Wallet], dict[int, Meter]]:
+        """Tell whether a batch can be written, and how wallets and meters would then stand; see apply."""
         self._check_wallets(batch)
+        self._check_meters(batch)
         self._check_sessions(batch, _by_change(batch))
-        return self._changed_wallets(batch)
+        return self._changed_wallets(batch), self._changed_meters(batch)
 
     def _check_wallets(self, batch: Batch) -> None:
         for id_ in batch.after:
@@ -177,19 +190,25 @@ class MemoryBooks:
             if stands is None or stands.stamp != batch.before[id_].stamp:
                 raise StaleRead("a wallet has changed")
 
+    def _check_meters(self, batch: Batch) -> None:
+        for id_ in batch.meters_after:
+            meter = self.meters.get(id_)
+            if meter is None or meter.stamp != batch.meters_before[id_].stamp:
+                raise StaleRead("a meter has changed")
+
     def _check_sessions(self, batch: Batch, by_change: dict[Change, list[Session]]) -> None:
         since = batch.now.date() - timedelta(days=1)
         opened: set[str] = set()
-        for session in [*by_change[Change.OPEN], *by_change[Change.REFUSE]]:
+        for session in _of(by_change, Change.OPEN, *AT_ONCE):
             recent = any(day >= since for day, _ in self._days.get(session.key, ()))
             if session.key in self.live or session.key in opened or recent:
                 raise StaleRead("a session exists already")
             opened.add(session.key)
-        for session in [*by_change[Change.UPDATE], *by_change[Change.CLOSE]]:
+        for session in _of(by_change, Change.UPDATE, Change.CLOSE):
             row = self.live.get(session.key)
             if row is None or row.version != session.version - 1:
                 raise StaleRead("a session has changed")
-        for session in [*by_change[Change.CLOSE], *by_change[Change.REFUSE]]:
+        for session in _of(by_change, Change.CLOSE, *AT_ONCE):
             same = [id_ for day, id_ in self._days.get(session.key, ()) if day == _day(session)]
             if same:
                 raise StaleRead("a closed session of this key and day exists")
@@ -224,14 +243,32 @@ class MemoryBooks:
             changed[id_] = wallet
         return changed
 
+    def _changed_meters(self, batch: Batch) -> dict[int, Meter]:
+        changed = {}
+        for id_, after in batch.meters_after.items():
+            seen, stands = batch.meters_before[id_], self.meters[id_]
+            meter = msgspec.structs.replace(
+                stands,
+                used=stands.used + after.used - seen.used,
+                held=stands.held + after.held - seen.held,
+                base=EXACT.add(stands.base, EXACT.subtract(after.base, seen.base)),
+                stamp=stands.stamp + 1,
+            )
+            if meter.held < 0:
+                raise AssertionError(f"the database's own checks refuse {meter}")
+            if id_ in batch.meters_guarded and meter.left is not None and meter.left < 0:
+                raise GuardRefused("more on a meter than its cap")
+            changed[id_] = meter
+        return changed
+
     def _write_sessions(self, by_change: dict[Change, list[Session]]) -> None:
-        for session in [*by_change[Change.OPEN], *by_change[Change.UPDATE]]:
+        for session in _of(by_change, Change.OPEN, Change.UPDATE):
             self.live[session.key] = LiveRow(
                 session.id, _day(session), session.expires_at, session.version, _encode(session)
             )
         for session in by_change[Change.CLOSE]:
             del self.live[session.key]
-        for change in (Change.CLOSE, Change.REFUSE, Change.LATE):
+        for change in (Change.CLOSE, *AT_ONCE, Change.LATE):
             for session in by_change[change]:
                 charge = session.legs[0].charged if session.legs else Decimal(0)
                 place = (_day(session), session.id)
@@ -300,6 +337,7 @@ class MemoryBooks:
                 for (_, session_id), rows in self.messages.items()
             },
             dict(self.limit_peaks),
+            dict(self.meters),
         )
 
 
@@ -308,6 +346,10 @@ def _by_change(batch: Batch) -> dict[Change, list[Session]]:
     for written in batch.written:
         by_change[written.change].append(written.decision.session)
     return by_change
+
+
+def _of(by_change: dict[Change, list[Session]], *changes: Change) -> list[Session]:
+    return [session for change in changes for session in by_change[change]]
 
 
 def _day(session: Session) -> date:

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tests.sim.plan import EPOCH, Plan
+from tests.sim.plan import EPOCH, MESSAGE, TIER_STEPS, Plan
 from tests.sim.store import Fault, MemoryChargingStore, MemoryDatabase
 from tollkeeper.core.batch import StoreAway
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.records import (
+    CallCount,
     Command,
     Expire,
     Limits,
@@ -25,6 +26,7 @@ from tollkeeper.core.records import (
     Reply,
     Role,
 )
+from tollkeeper.core.terms import Package, Spend, Terms, Tier, TierStep
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.services.lane import Lane
 
@@ -37,25 +39,65 @@ owner: contextvars.ContextVar[str] = contextvars.ContextVar("owner", default="")
 EXPIRE_EVERY = 5.0
 
 
+TIER_METER, PACKAGE_METER, SPEND_METER, CALLS_METER = 1, 2, 3, 4
+
+
 class Directory:
-    """The parties as all nodes see them: prices on offer, limits, wallets."""
+    """The parties as all nodes see them: prices on offer, limits, wallets.
+
+    The first customer is a reseller's, and that one another's: its calls have three legs. It has volume
+    tiers, a package and an extension's bound on calls, and its reseller a cap on what it spends, as the
+    plan says.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.tariffs: dict[int, Tariff] = {}
         self.version = 1
         self.limits: dict[int, Limits] = {}
         self.reseller = plan.customers + 1
+        self.above = plan.customers + 2
+        self.terms: dict[int, Terms] = {}
+        steps = tuple(TierStep(start, price) for start, price in TIER_STEPS)
+        own = Terms(
+            packages=(Package(PACKAGE_METER, "minutes"),) if plan.package_units else (),
+            tier=Tier(TIER_METER, "volume", steps) if plan.tier else None,
+        )
+        if own != Terms():
+            self.terms[1] = own
+        if plan.spend_cap is not None:
+            self.terms[self.reseller] = Terms(spend=(Spend(SPEND_METER, "day"),))
+        self.counts = (
+            () if plan.calls_most is None else (CallCount(CALLS_METER, 1, plan.calls_most),)
+        )
+
+    def levels(self, party: int) -> list[tuple[Role, int]]:
+        """Who pays for a call of this party."""
+        above = [self.reseller, self.above] if party == 1 else []
+        return [(Role.CUSTOMER, party), *((Role.RESELLER, id_) for id_ in above)]
 
     def offers(self, party: int) -> tuple[Offer, ...]:
         """The legs of a call of this party at the prices of this moment."""
-        legs = [(Role.CUSTOMER, party)]
-        if party == 1:
-            # The first customer is a reseller's.
-            legs.append((Role.RESELLER, self.reseller))
         return tuple(
-            Offer(role, id_, id_, Pin(id_, f"card{id_}", self.version, 1, "44", "UK", "USD", self.tariffs[id_]))
-            for role, id_ in legs
-        )  # fmt: skip
+            Offer(role, id_, id_, self._pin(id_, self.tariffs[id_]), self.terms.get(id_))
+            for role, id_ in self.levels(party)
+        )
+
+    def messages(self, party: int) -> tuple[Offer, ...]:
+        """The legs of a message."""
+        return tuple(
+            Offer(role, id_, id_, self._pin(id_, MESSAGE)) for role, id_ in self.levels(party)
+        )
+
+    def _pin(self, id_: int, tariff: Tariff) -> Pin:
+        return Pin(id_, f"card{id_}", self.version, 1, "44", "UK", self.currency(id_), tariff)
+
+    def currency(self, id_: int) -> str:
+        """The currency of a party's wallet: the topmost reseller has another one."""
+        return "EUR" if id_ == self.above else "USD"
+
+    def counts_of(self, party: int) -> tuple[CallCount, ...]:
+        """What a call of this party is counted on."""
+        return self.counts if party == 1 else ()
 
     def limits_of(self, party_id: int) -> Limits:
         """As the lane asks."""

@@ -15,6 +15,13 @@ D = Decimal
 EPOCH = datetime(2026, 3, 1, 23, 50, tzinfo=UTC)
 """Ten minutes before midnight: most runs cross it."""
 
+TIERED = Tariff(D("0.60"), D("0.60"), 1, 1)
+"""What legs with terms are priced by: no fees and no rounding, so that sums can be told beforehand."""
+TIER_STEPS = ((0, D("0.60")), (120, D("0.36")), (500, D("0.12")))
+"""(from so many seconds on, price a minute): each is a whole number of 10^-3 a second."""
+MESSAGE = Tariff(D("0.02"), D("0.02"), 1, 1, connect_fee=D("0.005"), per=1)
+"""What a message costs at every level."""
+
 TARIFFS = (
     Tariff(D("0.60"), D("0.60"), 1, 1),
     Tariff(D("0.60"), D("0.60"), 60, 60),
@@ -51,6 +58,11 @@ class Plan:
     batch_max: int
     queue_max: int
     money: Decimal
+    tier: bool
+    package_units: int
+    spend_cap: Decimal | None
+    calls_most: int | None
+    message_share: float
 
 
 def plan(seed: int) -> Plan:
@@ -79,4 +91,9 @@ def plan(seed: int) -> Plan:
         batch_max=chance.choice([1, 4, 512]),
         queue_max=chance.choice([8, 4096]),
         money=D(chance.choice([2, 20, 200])),
+        tier=chance.random() < 0.6,
+        package_units=chance.choice([0, 0, 200, 2000]),
+        spend_cap=chance.choice([None, None, D(3), D(30)]),
+        calls_most=chance.choice([None, 2, 6]),
+        message_share=chance.choice([0.0, 0.2]),
     )

@@ -14,8 +14,19 @@ import msgspec
 from tests.sim.books import MemoryBooks
 from tests.sim.loop import VirtualLoop
 from tests.sim.model import Model
-from tests.sim.node import EXPIRE_EVERY, Directory, Node, no_limits, owner
-from tests.sim.plan import EPOCH, TARIFFS, Plan, plan
+from tests.sim.node import (
+    CALLS_METER,
+    EXPIRE_EVERY,
+    PACKAGE_METER,
+    SPEND_METER,
+    TIER_METER,
+    Directory,
+    Node,
+    no_limits,
+    owner,
+)
+from tests.sim.people import People
+from tests.sim.plan import EPOCH, TIER_STEPS, Plan, plan
 from tests.sim.store import MemoryDatabase
 from tests.sim.switch import Switch
 from tollkeeper.core.audit import Finding, audit, check_growth, check_step
@@ -23,14 +34,16 @@ from tollkeeper.core.batch import StoreAway
 from tollkeeper.core.ledger import Code
 from tollkeeper.core.records import (
     Authorise,
+    Charge,
     Command,
-    Kill,
     Outcome,
+    Refund,
     Reply,
     Stop,
     Update,
     Wallet,
 )
+from tollkeeper.core.terms import Meter
 
 AUDIT_EVERY = 60.0
 LIVENESS_SECONDS = 4 * 3600.0
@@ -53,6 +66,7 @@ class Simulation:
         self.database = MemoryDatabase(self.books)
         self.directory = Directory(self.plan)
         self.model = Model()
+        self.people = People(self)
         self.faulty = True
         self.trace = hashlib.sha256()
         self.facts: dict[str, int] = {}
@@ -69,7 +83,14 @@ class Simulation:
             for n in range(2)
         ]  # fmt: skip
         self.switches = [
-            Switch(f"switch{n}", self.loop, self.chance, self, self.plan.customers)
+            Switch(
+                f"switch{n}",
+                self.loop,
+                self.chance,
+                self,
+                self.plan.customers,
+                self.plan.message_share,
+            )
             for n in range(self.plan.switches)
         ]
 
@@ -102,7 +123,7 @@ class Simulation:
         helpers = [
             self.loop.create_task(work)
             for work in (
-                self._place_calls(), self._operate(), self._break_nodes(), self._break_store(),
+                self._place_calls(), self.people.operate(), self._break_nodes(), self._break_store(),
                 self._break_switches(), self._deliver_outbox(), self._audit_for_ever(),
             )
         ]  # fmt: skip
@@ -133,6 +154,11 @@ class Simulation:
                 self._count(f"marked {mark}")
         for row in self.books.outbox:
             self._count(f"event {row.event.kind}")
+        if self.books.meters[TIER_METER].used > TIER_STEPS[1][0]:
+            self._count("volume crosses a step")
+        package = self.books.meters[PACKAGE_METER]
+        if package.used == package.cap != 0:
+            self._count("a package is used up")
 
     async def _liveness(self) -> None:
         """Without faults every call ends, and then nothing is open and nothing is held."""
@@ -149,13 +175,17 @@ class Simulation:
         for wallet in self.books.wallets.values():
             if wallet.held or wallet.live:
                 self._complain([f"LIVENESS: wallet {wallet.id} holds {wallet.held}"])
+        for meter in self.books.meters.values():
+            if meter.held:
+                self._complain([f"LIVENESS: meter {meter.id} holds {meter.held}"])
 
     async def _probe(self) -> None:
         """Both nodes still work: a paid call goes through each."""
         for id_, wallet in list(self.books.wallets.items()):
             self.directory.limits[id_] = no_limits()
-            await self._change(id_, parked=False)
-            await self._pay(id_, max(Decimal(0), -wallet.available) + 100, Code.TOPUP)
+            await self.people.change(id_, parked=False)
+            await self.people.pay(id_, max(Decimal(0), -wallet.available) + 100, Code.TOPUP)
+        await self.people.raise_cap(SPEND_METER, Decimal(100))
         for node in self.nodes:
             key = f"probe/{node.name}"
             story = self.model.call(key, 1)
@@ -169,12 +199,20 @@ class Simulation:
                 self._complain([f"LIVENESS: {node.name} answers {reply} and {end}"])
 
     def _furnish(self) -> None:
-        for id_ in range(1, self.plan.customers + 2):
-            self.books.add_wallet(Wallet(id_, id_, "USD"))
-            self.directory.tariffs[id_] = self.chance.choice(TARIFFS)
+        for id_ in range(1, self.plan.customers + 3):
+            self.books.add_wallet(Wallet(id_, id_, self.directory.currency(id_)))
+            self.people.change_tariff(id_)
             self.directory.limits[id_] = no_limits()
             self.books.top_up(id_, self.plan.money, EPOCH, Code.TOPUP)
             self.model.paid_in[id_] = self.plan.money
+        reseller = self.directory.reseller
+        for meter in (
+            Meter(TIER_METER, 1),
+            Meter(PACKAGE_METER, 1, cap=Decimal(self.plan.package_units)),
+            Meter(SPEND_METER, reseller, cap=self.plan.spend_cap),
+            Meter(CALLS_METER, 1),
+        ):
+            self.books.meters[meter.id] = meter
 
     # --- the network -----------------------------------------------------------------------------
 
@@ -212,8 +250,16 @@ class Simulation:
         if isinstance(command, Authorise):
             offers = node.directory.offers(party)
             story.offered.append({offer.wallet_id: offer.pin.tariff for offer in offers})
+            counts = node.directory.counts_of(party)
+            command = msgspec.structs.replace(command, offers=offers, counts=counts)
+        elif isinstance(command, Charge):
+            offers = node.directory.messages(party)
+            story.offered.append({offer.wallet_id: offer.pin.tariff for offer in offers})
+            story.delivered.add(command.units * 1000)
             command = msgspec.structs.replace(command, offers=offers)
-        if isinstance(command, Update | Stop):
+        elif isinstance(command, Refund):
+            story.refunds.add(command.units)
+        elif isinstance(command, Update | Stop):
             story.delivered.add(command.used_ms)
         token = owner.set(node.name)
         work = self.loop.create_task(node.handle(command, message_id, request))
@@ -259,9 +305,11 @@ class Simulation:
             story.stop_answered = True
             if session.open:
                 self._complain([f"{command.key}: its end was confirmed, yet it is open"])
+        if isinstance(command, Refund):
+            story.refund_answered = True
         known = self.books.load([command.key], EPOCH.date(), [command.key])[command.key]
         stored = known.messages.get(message_id)
-        if isinstance(command, Authorise) and stored is None:
+        if isinstance(command, Authorise | Charge) and stored is None:
             self._complain([f"{command.key}: authorised without a trace"])
         first = story.replies.setdefault(message_id, result)
         if stored is not None and not result == stored.reply == first:
@@ -328,55 +376,6 @@ class Simulation:
             for _ in range(self.chance.choice([1, 1, 1, 8])):
                 self.chance.choice(self.switches).place()
             await asyncio.sleep(self.chance.expovariate(1 / pause))
-
-    async def _operate(self) -> None:
-        while True:
-            await asyncio.sleep(self.chance.expovariate(1 / self.plan.operator_every))
-            id_ = self.chance.choice(list(self.books.wallets))
-            act = self.chance.randint(0, 7)
-            if act <= 1:
-                await self._pay(id_, Decimal(self.chance.randint(1, 2000)) / 100, Code.TOPUP)
-            elif act == 2:
-                await self._pay(id_, Decimal(self.chance.randint(1, 100)) / 100, Code.WITHDRAWAL)
-            elif act == 3:
-                await self._change(id_, credit_limit=Decimal(self.chance.choice([0, 1, 5])))
-            elif act == 4:
-                self.loop.create_task(self._suspend_for_a_while(id_))
-            elif act == 5:
-                self.directory.tariffs[id_] = self.chance.choice(TARIFFS)
-                self.directory.version += 1
-            elif act == 6:
-                self.loop.create_task(self._park_for_a_while(id_))
-            elif self.books.live:
-                key = self.chance.choice(sorted(self.books.live))
-                node = self.chance.choice(self.nodes)
-                if node.up:
-                    token = owner.set(node.name)
-                    self.loop.create_task(node.handle(Kill(key, "operator"), "kill", b"{}"))
-                    owner.reset(token)
-
-    async def _suspend_for_a_while(self, id_: int) -> None:
-        kill = self.chance.random() < 0.5
-        self.directory.limits[id_] = no_limits(suspended=True, kill_on_suspend=kill)
-        await asyncio.sleep(self.chance.uniform(1, 20))
-        self.directory.limits[id_] = no_limits()
-
-    async def _park_for_a_while(self, id_: int) -> None:
-        await self._change(id_, parked=True)
-        await asyncio.sleep(self.chance.uniform(1, 20))
-        await self._change(id_, parked=False)
-
-    async def _pay(self, id_: int, amount: Decimal, code: Code) -> None:
-        async with self.database.rows([id_]):
-            if code is Code.WITHDRAWAL and self.books.wallets[id_].available < amount:
-                return
-            now = EPOCH + timedelta(seconds=self.loop.time())
-            self.books.top_up(id_, amount, now, code)
-            self.model.paid_in[id_] += amount if code is Code.TOPUP else -amount
-
-    async def _change(self, id_: int, **values: object) -> None:
-        async with self.database.rows([id_]):
-            self.books.change_wallet(id_, **values)
 
     async def _deliver_outbox(self) -> None:
         """Tell switches to end calls, at least once."""

@@ -11,6 +11,7 @@ from datetime import date
 from tests.sim.books import MemoryBooks
 from tollkeeper.core.batch import Batch, Known
 from tollkeeper.core.records import Wallet
+from tollkeeper.core.terms import Meter
 
 Fault = Callable[[str], Awaitable[None]]
 """Called on the way to the database and on the way back: may wait, or raise StoreAway."""
@@ -26,14 +27,16 @@ class MemoryDatabase:
 
     def __init__(self, books: MemoryBooks) -> None:
         self.books = books
-        self._locks: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
-    async def rows(self, ids: Iterable[int]) -> AsyncIterator[None]:
-        """Hold the rows of wallets, taken in the order of their ids."""
+    async def rows(self, wallets: Iterable[int], meters: Iterable[int] = ()) -> AsyncIterator[None]:
+        """Hold the rows of wallets, then of meters, each taken in the order of their ids."""
+        rows = [("wallet", id_) for id_ in sorted(wallets)]
+        rows += [("meter", id_) for id_ in sorted(meters)]
         async with AsyncExitStack() as stack:
-            for id_ in sorted(ids):
-                await stack.enter_async_context(self._locks[id_])
+            for row in rows:
+                await stack.enter_async_context(self._locks[row])
             yield
 
 
@@ -61,28 +64,39 @@ class MemoryChargingStore:
         await self._fault("wallets read")
         return found
 
+    async def meters(self, ids: Sequence[int]) -> dict[int, Meter]:
+        """Read meters."""
+        await self._fault("meters")
+        found = {id_: self._books.meters[id_] for id_ in ids if id_ in self._books.meters}
+        await self._fault("meters read")
+        return found
+
     def encode(self, batch: Batch) -> None:
         """Nothing is sent anywhere."""
 
     async def apply(self, batch: Batch) -> None:
         """Write a batch, all or nothing; a fault on the way back leaves it written."""
         await self._fault("apply")
-        async with self._database.rows(batch.after):
+        async with self._database.rows(batch.after, batch.meters_after):
             await self._fault("applying")
             self._books.apply(batch)
         await self._fault("applied")
 
     @asynccontextmanager
-    async def locked(self, ids: Sequence[int]) -> AsyncIterator[MemoryUnit]:
-        """Hold wallets; what the unit was given is written when the block ends well."""
+    async def locked(
+        self, wallet_ids: Sequence[int], meter_ids: Sequence[int] = ()
+    ) -> AsyncIterator[MemoryUnit]:
+        """Hold wallets and meters; what the unit was given is written when the block ends well."""
         await self._fault("lock")
-        async with self._database.rows(ids):
-            known = {id_: self._books.wallets[id_] for id_ in ids if id_ in self._books.wallets}
-            unit = MemoryUnit(self._books, known, self._fault)
+        books = self._books
+        async with self._database.rows(wallet_ids, meter_ids):
+            wallets = {id_: books.wallets[id_] for id_ in wallet_ids if id_ in books.wallets}
+            meters = {id_: books.meters[id_] for id_ in meter_ids if id_ in books.meters}
+            unit = MemoryUnit(books, wallets, meters, self._fault)
             yield unit
             await self._fault("commit")
             for batch in unit.batches:
-                self._books.apply(batch)
+                books.apply(batch)
         await self._fault("committed")
 
     async def close(self) -> None:
@@ -90,10 +104,17 @@ class MemoryChargingStore:
 
 
 class MemoryUnit:
-    """Wallets under lock, and the batch that waits for the commit."""
+    """Wallets and meters under lock, and the batch that waits for the commit."""
 
-    def __init__(self, books: MemoryBooks, wallets: dict[int, Wallet], fault: Fault) -> None:
+    def __init__(
+        self,
+        books: MemoryBooks,
+        wallets: dict[int, Wallet],
+        meters: dict[int, Meter],
+        fault: Fault,
+    ) -> None:
         self.wallets = wallets
+        self.meters = meters
         self.batches: list[Batch] = []
         self._books = books
         self._fault = fault

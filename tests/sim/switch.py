@@ -10,8 +10,10 @@ import msgspec
 
 from tollkeeper.core.records import (
     Authorise,
+    Charge,
     Command,
     Outcome,
+    Refund,
     Reply,
     Start,
     Stop,
@@ -63,7 +65,13 @@ class Switch:
     """Makes calls until it is told to stop; ``reboot`` forgets all that are up."""
 
     def __init__(
-        self, name: str, loop: VirtualLoop, chance: random.Random, wire: Wire, customers: int
+        self,
+        name: str,
+        loop: VirtualLoop,
+        chance: random.Random,
+        wire: Wire,
+        customers: int,
+        messages: float,
     ) -> None:
         self.name = name
         self.calls: dict[str, Call] = {}
@@ -71,6 +79,7 @@ class Switch:
         self._chance = chance
         self._wire = wire
         self._customers = customers
+        self._messages = messages
         self._count = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -80,8 +89,12 @@ class Switch:
         return bool(self._tasks)
 
     def place(self) -> None:
-        """Begin a call."""
+        """Begin a call, or send a message."""
         self._count += 1
+        if self._chance.random() < self._messages:
+            party = self._chance.randint(1, self._customers)
+            self._run(self._message(Call(f"{self.name}/m{self._count}", party, self._chance)))
+            return
         call = Call(
             f"{self.name}/{self._count}", self._chance.randint(1, self._customers), self._chance
         )
@@ -143,6 +156,18 @@ class Switch:
                 await self._stop(call, used_ms)
         finally:
             self.calls.pop(call.key, None)
+
+    async def _message(self, call: Call) -> None:
+        """Send a message of some segments; of those that are charged some come back undelivered."""
+        units = self._chance.choice([1, 1, 3, 10])
+        command = Charge(call.key, call.party, "4420", units)
+        reply = await self._send(call, command, "charge", 3, party=call.party, units=units)
+        if not isinstance(reply, Reply) or reply.outcome is not Outcome.CHARGED:
+            return
+        if self._chance.random() < 0.4:
+            lost = self._chance.choice([None, 1, units])
+            await asyncio.sleep(self._chance.uniform(0, 30))
+            await self._send(call, Refund(call.key, lost), "refund", 100, units=lost)
 
     async def _talk(self, call: Call, granted: int) -> int:
         """Talk until somebody hangs up or the grant is used; return the usage in milliseconds."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests.sim.books import MemoryBooks
 from tests.sim.simulation import Broken, Simulation, run
-from tollkeeper.core import session
+from tollkeeper.core import closing, session
 from tollkeeper.core.batch import Batch
 from tollkeeper.core.records import Decision
 from tollkeeper.services.lane import Lane
@@ -28,7 +28,9 @@ MUST_BE_MET = {
     "ending expired", "ending refused", "ending released", "ending settled",
     "event session.kill", "error database_away", "error session_id_reused",
     "authorise refused insufficient_funds", "authorise refused party_suspended",
-    "authorise refused wallet_parked", "update active insufficient_funds", "update active killed",
+    "authorise refused spend_limit", "authorise refused concurrency_limit", "entry refund",
+    "charge charged", "charge refused insufficient_funds", "volume crosses a step",
+    "a package is used up", "authorise refused wallet_parked", "update active insufficient_funds", "update active killed",
 }  # fmt: skip
 
 
@@ -78,12 +80,16 @@ def _ignores_stamps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryBooks, "_check_wallets", lambda *_: None)
 
 
+def _counts_no_volume(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(closing, "counts_of", lambda _: ())
+
+
 def _ignores_versions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryBooks, "_check_sessions", lambda *_: None)
 
 
 def _forgets_late_usage(patch: pytest.MonkeyPatch) -> None:
-    real = session._late
+    real = closing.late
 
     def late(*what: object) -> Decision:
         decision = real(*what)  # type: ignore[arg-type]
@@ -95,8 +101,8 @@ def _forgets_late_usage(patch: pytest.MonkeyPatch) -> None:
 
 def _rounds_another_way(patch: pytest.MonkeyPatch) -> None:
     """The audit would believe the core; the calls' own model does not."""
-    real = session.price
-    patch.setattr(session, "price", lambda tariff, seconds: real(tariff, seconds - 1))
+    real = closing.price
+    patch.setattr(closing, "price", lambda tariff, seconds: real(tariff, seconds - 1))
 
 
 def _expires_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -130,6 +136,7 @@ def _dies_on_trouble(patch: pytest.MonkeyPatch) -> None:
     [
         _ignores_stamps,
         _ignores_versions,
+        _counts_no_volume,
         _forgets_late_usage,
         _rounds_another_way,
         _expires_nothing,

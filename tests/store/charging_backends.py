@@ -15,6 +15,7 @@ from tests.sim.store import MemoryChargingStore, MemoryDatabase
 from tollkeeper.core.audit import Books, EntryLine, MessageLine
 from tollkeeper.core.ledger import Code
 from tollkeeper.core.records import Reply, Session, Wallet
+from tollkeeper.core.terms import Meter
 from tollkeeper.services.ports import ChargingStore
 from tollkeeper.store.charging import PostgresChargingStore
 
@@ -35,6 +36,15 @@ class Backend(Protocol):
 
     def change_wallet(self, id_: int, **values: object) -> None:
         """Change a wallet as something other than the lane."""
+
+    def add_meter(self, id_: int, cap: Decimal | None = None) -> None:
+        """Make a meter of party 1."""
+
+    def change_meter(self, id_: int, **values: object) -> None:
+        """Change a meter as something other than the lane."""
+
+    def meters(self) -> dict[int, Meter]:
+        """All meters as they stand."""
 
     def snapshot(self) -> Books:
         """Everything that is stored."""
@@ -64,6 +74,18 @@ class MemoryBackend:
     def change_wallet(self, id_: int, **values: object) -> None:
         """As Backend."""
         self.books.change_wallet(id_, **values)
+
+    def add_meter(self, id_: int, cap: Decimal | None = None) -> None:
+        """As Backend."""
+        self.books.meters[id_] = Meter(id_, 1, cap=cap)
+
+    def change_meter(self, id_: int, **values: object) -> None:
+        """As Backend."""
+        self.books.change_meter(id_, **values)
+
+    def meters(self) -> dict[int, Meter]:
+        """As Backend."""
+        return dict(self.books.meters)
 
     def snapshot(self) -> Books:
         """As Backend."""
@@ -145,6 +167,26 @@ class PostgresBackend:
         )[0]
         self._peaks[id_] = max(self._peaks[id_], row["credit_limit"])
 
+    def add_meter(self, id_: int, cap: Decimal | None = None) -> None:
+        """As Backend."""
+        self._run(
+            "INSERT INTO meter (id, party_id, kind, code, begins_at, cap) OVERRIDING SYSTEM VALUE "
+            "VALUES (%s, 1, 'package', %s, %s, %s)",
+            (id_, f"m{id_}", datetime(2026, 3, 1, tzinfo=UTC), cap),
+        )
+
+    def change_meter(self, id_: int, **values: object) -> None:
+        """As Backend."""
+        columns = "".join(f"{name} = %s, " for name in values)
+        self._run(
+            f"UPDATE meter SET {columns} stamp = stamp + 1 WHERE id = %s", (*values.values(), id_)
+        )
+
+    def meters(self) -> dict[int, Meter]:
+        """As Backend."""
+        rows = self._run("SELECT id, party_id, used, held, base, cap, stamp FROM meter ORDER BY id")
+        return {row["id"]: Meter(**row) for row in rows}
+
     def snapshot(self) -> Books:
         """As Backend."""
         wallets = self._run(
@@ -177,6 +219,7 @@ class PostgresBackend:
             [msgspec.json.decode(row["body"], type=Session) for row in bodies],
             messages,
             dict(self._peaks),
+            self.meters(),
         )
 
     def outbox(self) -> list[tuple[str, str, str]]:

@@ -4,138 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
-from collections.abc import AsyncIterator, Iterable
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from tests.core.world import PER_SECOND, pin_of
+from tests.core.world import pin_of
 from tests.store.charging_backends import NOON, Backend, MemoryBackend, PostgresBackend
-from tollkeeper.core.audit import Books, audit
-from tollkeeper.core.batch import Batch, Change, GuardRefused, Known, StaleRead, Written, change_of
+from tests.store.charging_writer import (
+    Writer,
+    assert_books_are_sound,
+    authorise,
+    charge,
+    ordered,
+    refused,
+    session_of,
+)
+from tollkeeper.core.audit import audit
+from tollkeeper.core.batch import Batch, Change, GuardRefused, StaleRead
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import Reason
 from tollkeeper.core.records import (
-    Authorise,
     Command,
     Expire,
     Kill,
     Offer,
-    Policy,
     Role,
-    Session,
     Start,
     Stop,
     Update,
-    Wallet,
-    enrol,
 )
-from tollkeeper.core.session import View, decide
-from tollkeeper.errors import TollkeeperError
 
 D = Decimal
 TODAY = NOON.date()
-LONG_AGO = date(2000, 1, 1)
-
-
-@pytest.fixture(params=["memory", "postgres"])
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
-    """A store with two wallets: 10.00 in the first, nothing in the second."""
-    made: MemoryBackend | PostgresBackend
-    if request.param == "memory":
-        made = MemoryBackend()
-    else:
-        made = PostgresBackend(request.getfixturevalue("database_url"))
-    made.add_wallet(1, D(10))
-    made.add_wallet(2, D(0))
-    yield made
-    if isinstance(made, PostgresBackend):
-        await made.close()
-
-
-def authorise(name: str, wallet: int = 1, seconds: int = 300, **values: object) -> Authorise:
-    """An Authorise at one cent a second."""
-    offer = Offer(Role.CUSTOMER, wallet, wallet, pin_of(PER_SECOND))
-    made = Authorise(f"switch/{name}", wallet, "4420", offers=(offer,), requested_seconds=seconds)
-    return msgspec.structs.replace(made, **values)
-
-
-class Writer:
-    """Decides commands in order on what a store holds and makes one batch of them."""
-
-    def __init__(self, store: object, seed: int = 0) -> None:
-        self._store = store
-        self._ids = random.Random(seed)
-        self.messages = 0
-
-    async def batch(self, *commands: Command, now: datetime = NOON) -> Batch:
-        """A batch as the lane would make it."""
-        keys = [command.key for command in commands]
-        known = await self._store.load(keys, LONG_AGO, everywhere=keys)  # type: ignore[attr-defined]
-        ids = {leg.wallet_id for k in known.values() for leg in k.session.legs}
-        ids |= {o.wallet_id for c in commands if isinstance(c, Authorise) for o in c.offers}
-        wallets = await self._store.wallets(sorted(ids))  # type: ignore[attr-defined]
-        return self.decide(commands, known, wallets, now)
-
-    def decide(
-        self,
-        commands: Iterable[Command],
-        known: dict[str, Known],
-        wallets: dict[int, Wallet],
-        now: datetime,
-    ) -> Batch:
-        """Decide on what is given, stale or not."""
-        after, written = dict(wallets), []
-        touched: set[int] = set()
-        guarded: set[int] = set()
-        for command in commands:
-            session = known[command.key].session if command.key in known else None
-            new_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
-            try:
-                decision = decide(session, command, View(after, {}, Policy()), now, new_id)
-            except TollkeeperError:
-                continue
-            if decision.session is session:
-                continue
-            change = change_of(session, decision)
-            self.messages += 1
-            request = msgspec.json.encode({"type": type(command).__name__})
-            written.append(
-                Written(change, decision, f"m{self.messages}", f"d{self.messages}", request)
-            )
-            for id_ in {leg.wallet_id for leg in decision.session.legs} & set(after):
-                after[id_] = enrol(
-                    after[id_], decision, second=int(now.timestamp()), opens=change is Change.OPEN
-                )
-                touched.add(id_)
-                if decision.guarded:
-                    guarded.add(id_)
-        return Batch(now, written, wallets, {id_: after[id_] for id_ in touched}, guarded)
-
-    async def write(self, *commands: Command, now: datetime = NOON) -> None:
-        """Decide and store."""
-        await self._store.apply(await self.batch(*commands, now=now))  # type: ignore[attr-defined]
-
-
-async def _session(backend: Backend, name: str) -> Session:
-    key = f"switch/{name}"
-    return (await backend.store.load([key], LONG_AGO, everywhere=[key]))[key].session
-
-
-def _ordered(books: Books) -> Books:
-    """The same books with sessions in the order of their ids."""
-    sessions = sorted(books.sessions, key=lambda s: s.id)
-    messages = {id_: list(lines) for id_, lines in sorted(books.messages.items())}
-    return Books(
-        dict(books.wallets), tuple(books.entries), sessions, messages, dict(books.limit_peaks)
-    )
-
-
-def assert_books_are_sound(backend: Backend) -> None:
-    assert audit(backend.snapshot(), NOON, timedelta(days=9)) == []
 
 
 # --- reading and writing sessions ----------------------------------------------------------------
@@ -171,7 +73,7 @@ async def test_the_whole_life_of_a_session_is_kept(backend: Backend) -> None:
         Update("switch/a", 100_000),
     ):
         await writer.write(command)
-    session = await _session(backend, "a")
+    session = await session_of(backend, "a")
     assert (session.version, session.legs[0].charged) == (6, D("1.00"))
     books = backend.snapshot()
     assert [(e.code, e.amount, e.wallet_version, e.balance_after) for e in books.entries] == [
@@ -186,7 +88,7 @@ async def test_the_whole_life_of_a_session_is_kept(backend: Backend) -> None:
 
 async def test_a_refusal_is_kept_and_found_again(backend: Backend) -> None:
     await Writer(backend.store).write(authorise("a", wallet=2))
-    session = await _session(backend, "a")
+    session = await session_of(backend, "a")
     assert session.reason is Reason.INSUFFICIENT_FUNDS
     assert_books_are_sound(backend)
 
@@ -202,6 +104,7 @@ async def test_many_kinds_of_change_go_into_one_batch(backend: Backend) -> None:
         Stop("switch/d", 12_000),
         authorise("e"),
         authorise("f", wallet=2),
+        charge("g"),
     )
     assert {written.change for written in batch.written} == set(Change)
     await backend.store.apply(batch)
@@ -211,23 +114,10 @@ async def test_many_kinds_of_change_go_into_one_batch(backend: Backend) -> None:
 # --- what has changed since is noticed, and then nothing is written --------------------------------
 
 
-async def _refused(backend: Backend, batch: Batch, error: type[Exception] = StaleRead) -> None:
-    """The batch is refused, and not a trace of it is left, whichever way it is written."""
-    before = backend.snapshot(), backend.outbox()
-    with pytest.raises(error):
-        await backend.store.apply(batch)
-    with pytest.raises(error):
-        async with backend.store.locked(sorted(batch.after)) as unit:
-            await unit.apply(batch)
-    after = backend.snapshot(), backend.outbox()
-    assert _ordered(after[0]) == _ordered(before[0])
-    assert after[1] == before[1]
-
-
 async def test_a_wallet_that_has_changed_stops_the_batch(backend: Backend) -> None:
     batch = await Writer(backend.store).batch(authorise("a"))
     backend.change_wallet(1, credit_limit=D(5))
-    await _refused(backend, batch)
+    await refused(backend, batch)
 
 
 async def test_a_session_that_has_changed_stops_the_batch(backend: Backend) -> None:
@@ -239,7 +129,7 @@ async def test_a_session_that_has_changed_stops_the_batch(backend: Backend) -> N
     ]
     await writer.write(Start("switch/a"))
     for batch in batches:
-        await _refused(backend, batch)
+        await refused(backend, batch)
 
 
 async def test_a_closed_session_that_has_changed_stops_the_batch(backend: Backend) -> None:
@@ -251,7 +141,7 @@ async def test_a_closed_session_that_has_changed_stops_the_batch(backend: Backen
     batch = await writer.batch(Stop("switch/a", 2000))
     late = msgspec.structs.replace(batch, before={}, after={})
     await backend.store.apply(batch)
-    await _refused(backend, late)
+    await refused(backend, late)
 
 
 async def test_a_session_closed_elsewhere_is_not_closed_again(backend: Backend) -> None:
@@ -260,7 +150,7 @@ async def test_a_session_closed_elsewhere_is_not_closed_again(backend: Backend) 
     stop = await writer.batch(Stop("switch/a", 1000))
     expire = await writer.batch(Expire("switch/a"), now=NOON + timedelta(hours=1))
     await backend.store.apply(stop)
-    await _refused(backend, expire)
+    await refused(backend, expire)
     assert_books_are_sound(backend)
 
 
@@ -277,8 +167,8 @@ async def test_an_id_in_use_is_not_opened_or_refused_again(
         await writer.write(end)
     wallets = await backend.store.wallets([wallet])
     fresh = writer.decide([authorise("a", wallet=wallet)], {}, wallets, NOON)
-    await _refused(backend, again)
-    await _refused(backend, fresh)
+    await refused(backend, again)
+    await refused(backend, fresh)
 
 
 async def test_one_stale_session_stops_the_whole_batch(backend: Backend) -> None:
@@ -286,7 +176,7 @@ async def test_one_stale_session_stops_the_whole_batch(backend: Backend) -> None
     await writer.write(authorise("a"), authorise("b"))
     batch = await writer.batch(Stop("switch/a", 5000), Start("switch/b"), authorise("c"))
     await writer.write(Start("switch/b"))
-    await _refused(backend, batch)
+    await refused(backend, batch)
 
 
 async def test_f22_an_id_may_be_used_again_when_its_day_is_long_over(backend: Backend) -> None:
@@ -301,9 +191,9 @@ async def test_f22_an_id_may_be_used_again_when_its_day_is_long_over(backend: Ba
     assert set(old["switch/a"].messages) == {"m1", "m2"}
     wallets = await backend.store.wallets([1])
     await backend.store.apply(writer.decide([authorise("a")], {}, wallets, NOON))
-    assert (await _session(backend, "a")).opened_at == NOON
+    assert (await session_of(backend, "a")).opened_at == NOON
     await writer.write(Stop("switch/a", 7000))
-    assert (await _session(backend, "a")).used_ms == 7000
+    assert (await session_of(backend, "a")).used_ms == 7000
     assert_books_are_sound(backend)
 
 
@@ -314,7 +204,7 @@ async def test_an_id_of_yesterday_is_not_used_again(backend: Backend) -> None:
     found = await backend.store.load(["switch/a"], yesterday.date())
     assert found["switch/a"].session.used_ms == 5000
     wallets = await backend.store.wallets([1])
-    await _refused(backend, writer.decide([authorise("a")], {}, wallets, NOON))
+    await refused(backend, writer.decide([authorise("a")], {}, wallets, NOON))
 
 
 async def test_a_call_over_midnight_is_one_session(backend: Backend) -> None:
@@ -323,7 +213,7 @@ async def test_a_call_over_midnight_is_one_session(backend: Backend) -> None:
     tomorrow = late + timedelta(minutes=3)
     await writer.write(Stop("switch/a", 90_000), now=tomorrow)
     await writer.write(Stop("switch/a", 95_000), now=tomorrow)
-    assert (await _session(backend, "a")).legs[0].charged == D("0.95")
+    assert (await session_of(backend, "a")).legs[0].charged == D("0.95")
     assert_books_are_sound(backend)
 
 
@@ -337,7 +227,7 @@ async def test_holds_beyond_the_money_are_refused_by_the_store_itself(backend: B
     rich = {2: msgspec.structs.replace(wallets[2], credited=D(10))}
     batch = writer.decide([authorise("a", wallet=2)], {}, rich, NOON)
     assert batch.guarded == {2}
-    await _refused(backend, batch, GuardRefused)
+    await refused(backend, batch, GuardRefused)
 
 
 async def test_what_was_used_is_taken_even_below_zero(backend: Backend) -> None:
@@ -356,7 +246,7 @@ async def test_a_locked_unit_writes_when_its_block_ends(backend: Backend) -> Non
     async with backend.store.locked([1, 2]) as unit:
         batch = Writer(backend.store).decide([authorise("a")], {}, {1: unit.wallets[1]}, NOON)
         await unit.apply(batch)
-    assert (await _session(backend, "a")).open
+    assert (await session_of(backend, "a")).open
     assert_books_are_sound(backend)
 
 
@@ -373,10 +263,10 @@ async def _fail(backend: Backend, batch: Batch) -> None:
 
 
 async def test_a_locked_unit_that_fails_leaves_no_trace(backend: Backend) -> None:
-    before = _ordered(backend.snapshot())
+    before = ordered(backend.snapshot())
     wallets = await backend.store.wallets([1])
     await _fail(backend, Writer(backend.store).decide([authorise("a")], {}, wallets, NOON))
-    assert _ordered(backend.snapshot()) == before
+    assert ordered(backend.snapshot()) == before
 
 
 async def test_a_wallet_under_lock_makes_others_wait(backend: Backend) -> None:
@@ -454,7 +344,7 @@ async def test_both_stores_do_the_same_step_by_step(database_url: str, seed: int
         refusals += ends[0] is not None
     await postgres.close()
     assert refusals > 3
-    assert _ordered(memory.snapshot()) == _ordered(postgres.snapshot())
+    assert ordered(memory.snapshot()) == ordered(postgres.snapshot())
     assert memory.outbox() == postgres.outbox()
     assert audit(memory.snapshot(), now, timedelta(days=9)) == []
 

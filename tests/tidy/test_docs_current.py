@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tidy.sources import ROOT, where
-from tools import docs, readme_figures
+from tools import docs, docs_states, readme_figures
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -23,9 +23,16 @@ def test_every_generated_page_is_current() -> None:
 
 def test_the_session_states_page_tries_every_state_and_command() -> None:
     """A row for each pair of the transition table, so that none is described by guess."""
-    page = docs.session_states()
-    for state in ("authorised", "active", "closed, settled", "closed, expired", "closed, refused"):
-        assert page.count(f"\n| {state} | ") == len(docs._COMMANDS)
+    page = docs_states.session_states()
+    for state in (
+        "authorised",
+        "active",
+        "closed, settled",
+        "closed, expired",
+        "closed, refused",
+        "closed, charged at once",
+    ):
+        assert page.count(f"\n| {state} | ") == len(docs_states.COMMANDS)
 
 
 def anchors(page: Path) -> set[str]:

@@ -108,6 +108,8 @@ def _decimals(value: Decimal) -> int | None:
 
 def _line(tariff: Tariff) -> list[int] | None:
     """The numbers of a tariff; None when they might leave 64 bits."""
+    if tariff.per != 60:
+        return None  # the columns are in sixtieths; what is not time comes in no great number
     cap = tariff.cap
     elements = [
         tariff.first_price,

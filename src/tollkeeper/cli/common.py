@@ -19,7 +19,7 @@ from tollkeeper.settings import Settings, load_settings
 from tollkeeper.store.db import Database
 from tollkeeper.store.migrate import migrate, pending
 from tollkeeper.telemetry import configure_logging
-from tollkeeper.wiring import database_url
+from tollkeeper.wiring import Runtime, database_url, open_runtime
 
 T = TypeVar("T")
 
@@ -79,6 +79,19 @@ async def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> 
         return await work(database)
     finally:
         await database.close()
+
+
+def run_charging(work: Callable[[Runtime], Awaitable[T]]) -> T:
+    """Do some work that charges: on a process's parts, without its jobs."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def within(url: str) -> T:
+        async with open_runtime(url, settings, jobs=False) as runtime:
+            return await work(runtime)
+
+    with migrated_database(settings) as url:
+        return asyncio.run(within(url))
 
 
 def utc(moment: datetime) -> datetime:

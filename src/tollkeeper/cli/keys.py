@@ -21,6 +21,7 @@ def create(
     *,
     scope: Annotated[list[Scope], Parameter(negative=())],
     switch: str = "http",
+    party: str | None = None,
 ) -> None:
     """Create an API key. Its secret is shown once, now, and stored nowhere.
 
@@ -29,14 +30,19 @@ def create(
         scope: charge (sessions, quotes), read (look at everything), manage (everything); may be
             given several times.
         switch: Sessions opened with the key belong to this switch; keys of one switch share them.
+        party: Bounds the key to this party and those below it; left out, it is the operator's.
     """
     made = run(
         lambda database: keys.create_key(
-            database, name=name, scopes=list(scope), switch=switch, actor=actor()
+            database, name=name, scopes=list(scope), switch=switch, party=party, actor=actor()
         )
     )
     # The secret alone on standard output: it can be piped into where it belongs.
-    told = f"key {made.key.id} ({', '.join(made.key.scopes)}) for switch {switch}; its secret, shown once:"
+    bound = f", bounded to {party}" if party else ""
+    told = (
+        f"key {made.key.id} ({', '.join(made.key.scopes)}) for switch {switch}{bound}; "
+        "its secret, shown once:"
+    )
     console(stderr=True).print(told)
     print(made.secret)
 
@@ -56,12 +62,13 @@ def list_keys(*, after: int = 0, limit: int = 1000) -> None:
             key.name,
             ", ".join(key.scopes),
             key.switch,
+            key.party,
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "valid",
         )
         for key in found
     ]
-    columns = ["id>", "name", "scopes", "switch", "created", "state"]
+    columns = ["id>", "name", "scopes", "switch", "party", "created", "state"]
     console().print(table(f"{len(found)} keys", columns, rows))
 
 

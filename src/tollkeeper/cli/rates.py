@@ -17,13 +17,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from tollkeeper.cli.common import actor, console, run, table, utc
-from tollkeeper.core.money import plain
+from tollkeeper.core.money import ZERO, parse_amount, plain
 from tollkeeper.core.rating import Tariff
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import rates
 from tollkeeper.services.rate_import import Say
 from tollkeeper.services.rate_refused import EMPTY
-from tollkeeper.services.rates import BYTES_MAX, ImportReport, RateChange, RateVersion
+from tollkeeper.services.rates import BYTES_MAX, CostPlus, ImportReport, RateChange, RateVersion
 from tollkeeper.services.sheet_settings import SheetSettings
 from tollkeeper.store.db import Database
 
@@ -50,8 +50,15 @@ def create(
     name: str | None = None,
     side: Literal["sell", "buy"] = "sell",
     service: str = "voice",
-    decimals: int = 6,
-    rounding: Literal["half_up", "half_even", "up", "down"] = "half_up",
+    decimals: int | None = None,
+    rounding: Literal["half_up", "half_even", "up", "down"] | None = None,
+    per: int | None = None,
+    key: Literal["called", "network"] | None = None,
+    cost_card: str | None = None,
+    markup_percent: str | None = None,
+    markup: str | None = None,
+    floor: str | None = None,
+    ceiling: str | None = None,
 ) -> None:
     """Create a rate card; "rates import" brings its prices.
 
@@ -61,9 +68,17 @@ def create(
         name: Its name for people; the code if left out.
         side: Customers are charged by sell cards, vendors charge us by buy cards.
         service: What it prices.
-        decimals: Decimals to which the price of a call is rounded, once, at the end.
-        rounding: How that is done.
+        decimals: Decimals to which the price of a call is rounded, once, at the end; 6 if left out.
+        rounding: How that is done; half_up if left out.
+        per: How many units a price is for: 60 seconds of voice, 1000000 bytes of data, else 1.
+        key: What prefixes are compared with: the number called, or the network (MCC and MNC).
+        cost_card: Makes a cost-plus card, whose prices are those of this card, raised.
+        markup_percent: Percent added to each price of the cost card.
+        markup: Amount added to each price, after the percent.
+        floor: No price is below this.
+        ceiling: No price is above this.
     """
+    raised = _cost_plus(cost_card, markup_percent, markup, floor, ceiling)
     card = run(
         lambda database: rates.create_card(
             database,
@@ -74,10 +89,43 @@ def create(
             service=service,
             decimals=decimals,
             rounding=rounding,
+            per=per,
+            key=key,
+            cost_plus=raised,
             actor=actor(),
         )
     )
-    console().print(f"card {card.code} created, prices in {card.currency}", markup=False)
+    said = f"prices in {card.currency}"
+    if card.per != 60:
+        said += f" per {card.per}"
+    if card.cost_card is not None:
+        said = f"the prices of {card.cost_card}, raised, in {card.currency}"
+    console().print(f"card {card.code} created, {said}", markup=False)
+
+
+def _cost_plus(
+    cost_card: str | None,
+    percent: str | None,
+    markup: str | None,
+    floor: str | None,
+    ceiling: str | None,
+) -> CostPlus | None:
+    texts = {"markup_percent": percent, "markup": markup, "floor": floor, "ceiling": ceiling}
+    amounts = {
+        name: parse_amount(text, field=name) for name, text in texts.items() if text is not None
+    }
+    if cost_card is None:
+        if amounts:
+            name = next(iter(amounts))
+            raise InvalidInput(f"{name}: this is for cost-plus cards; give --cost-card", field=name)
+        return None
+    return CostPlus(
+        cost_card,
+        amounts.get("markup_percent", ZERO),
+        amounts.get("markup", ZERO),
+        amounts.get("floor"),
+        amounts.get("ceiling"),
+    )
 
 
 @app.command
@@ -89,9 +137,21 @@ def cards(*, after: str = "", limit: int = 1000) -> None:
         limit: How many at most.
     """
     found = run(lambda database: rates.list_cards(database, after=after, limit=limit))
-    columns = ["code", "name", "side", "service", "currency", "rounding", "active>", "last>"]
+    columns = [
+        "code",
+        "name",
+        "side",
+        "service",
+        "currency",
+        "per>",
+        "rounding",
+        "active>",
+        "last>",
+        "cost card",
+    ]
     rows = [
-        (c.code, c.name, c.side, c.service, c.currency, f"{c.rounding} to {c.decimals}", c.active_version, c.last_version)
+        (c.code, c.name, c.side, c.service, c.currency, c.per, f"{c.rounding} to {c.decimals}", c.active_version,
+         c.last_version, c.cost_card)
         for c in found
     ]  # fmt: skip
     console().print(table(f"{len(found)} rate cards", columns, rows), markup=False)
@@ -396,7 +456,11 @@ def lookup(
         out.print("calls to this destination are refused")
     else:
         one, three = (plain(price) for price in found.prices)
-        out.print(f"a call of 60 s costs {one}, of 180 s {three} {found.chosen.card.currency}")
+        per, currency = found.chosen.row.tariff.per, found.chosen.card.currency
+        if per == 60:
+            out.print(f"a call of 60 s costs {one}, of 180 s {three} {currency}")
+        else:
+            out.print(f"{per} unit(s) cost {one}, {3 * per} cost {three} {currency}")
 
 
 def _terms(tariff: Tariff) -> str:

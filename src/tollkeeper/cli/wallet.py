@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from tollkeeper.cli.common import actor, console, run, table, utc
+from tollkeeper.cli.common import actor, console, given, run, table, utc
 from tollkeeper.core.money import parse_amount, plain
-from tollkeeper.core.records import Wallet
-from tollkeeper.services import wallets
+from tollkeeper.errors import InvalidInput
+from tollkeeper.services import bonuses, transfers, wallets
+from tollkeeper.services.wallet_terms import UNSET, Temporary, Unset
+from tollkeeper.store.wallets import WalletRow
 
+UseOrder = Literal["bonus_first", "own_first"]
 EntryKind = Literal["topup", "withdrawal", "adjust_up", "adjust_down"]
 PAGE = 10_000
 
-app = App(name="wallet", help="A party's money: show, create, top up, bound, park, statement.")
+app = App(
+    name="wallet", help="A party's money: show, create, top up, bound, transfer, bonus, park."
+)
 
 
 @app.command
@@ -36,7 +41,7 @@ def create(party: str, currency: str, *, credit_limit: str = "0") -> None:
     Args:
         party: Its code.
         currency: Such as USD.
-        credit_limit: How far it may go below zero; 0 is prepaid.
+        credit_limit: How far it may go below zero, where the party is postpaid.
     """
     limit = parse_amount(credit_limit, field="credit_limit")
     wallet = run(
@@ -83,12 +88,12 @@ def topup(
 
 @app.command
 def limit(party: str, currency: str, amount: str, *, reason: str = "changed by hand") -> None:
-    """Set a wallet's credit limit: how far it may go below zero.
+    """Set a wallet's agreed limit: how far a postpaid party may go below zero.
 
     Args:
         party: Its code.
         currency: Such as USD.
-        amount: The limit; 0 is prepaid.
+        amount: The limit; 0 is none.
         reason: Why.
     """
     money = parse_amount(amount, field="credit_limit")
@@ -98,6 +103,182 @@ def limit(party: str, currency: str, amount: str, *, reason: str = "changed by h
         )
     )
     _print(party, [wallet])
+
+
+@app.command(name="temporary-limit")
+def temporary_limit(
+    party: str,
+    currency: str,
+    amount: str,
+    *,
+    until: datetime | None = None,
+    reason: str = "changed by hand",
+) -> None:
+    """Give a wallet more limit for a while, beside what is agreed; it is taken back by itself.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        amount: How much more; 0 ends a temporary limit at once.
+        until: When it is taken back, in UTC unless a zone is given.
+        reason: Why.
+    """
+    money = parse_amount(amount, field="temporary_limit.amount")
+    if money and until is None:
+        raise InvalidInput("until: say when the temporary limit ends", field="until")
+    more = Temporary(money, utc(until)) if money and until is not None else None
+    wallet = run(
+        lambda database: wallets.change_terms(
+            database,
+            party=party,
+            currency=currency,
+            temporary=more,
+            now=datetime.now(UTC),
+            reason=reason,
+            actor=actor(),
+        )
+    )
+    _print(party, [wallet])
+
+
+@app.command
+def caps(
+    party: str,
+    currency: str,
+    *,
+    daily: str | None = None,
+    monthly: str | None = None,
+    alert_at: Annotated[list[int] | None, Parameter(negative=())] = None,
+    reason: str = "changed by hand",
+) -> None:
+    """Bound what a wallet may spend in the party's day and month, and say when to be told.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        daily: What may be spent in a day; "none" takes the cap away.
+        monthly: What may be spent in a month; "none" takes the cap away.
+        alert_at: A percent of limit and caps at which somebody is told; may be given several times.
+        reason: Why.
+    """
+    given(daily=daily, monthly=monthly, alert_at=alert_at)
+    wallet = run(
+        lambda database: wallets.change_terms(
+            database,
+            party=party,
+            currency=currency,
+            daily_cap=_cap(daily, "daily_cap"),
+            monthly_cap=_cap(monthly, "monthly_cap"),
+            alert_at=alert_at,
+            now=datetime.now(UTC),
+            reason=reason,
+            actor=actor(),
+        )
+    )
+    _print(party, [wallet])
+
+
+def _cap(text: str | None, field: str) -> Decimal | Unset | None:
+    if text is None:
+        return UNSET
+    return None if text == "none" else parse_amount(text, field=field)
+
+
+@app.command
+def transfer(
+    sender: str, receiver: str, currency: str, amount: str, *, reason: str = "transfer by hand"
+) -> None:
+    """Move a party's own money to another party: no credit, no bonus, nothing that calls hold.
+
+    Args:
+        sender: Whose money.
+        receiver: Who gets it.
+        currency: Such as USD; both have a wallet in it.
+        amount: A positive amount such as 250.00.
+        reason: Why.
+    """
+    money = parse_amount(amount)
+    made = run(
+        lambda database: transfers.transfer(
+            database,
+            sender=sender,
+            receiver=receiver,
+            currency=currency,
+            amount=money,
+            reason=reason,
+            actor=actor(),
+            clock=lambda: datetime.now(UTC),
+        )
+    )
+    _print(sender, [made.taken.wallet])
+    _print(receiver, [made.given.wallet])
+
+
+@app.command
+def bonus(
+    party: str,
+    currency: str,
+    amount: str,
+    *,
+    expires: datetime,
+    order: UseOrder = "bonus_first",
+    reason: str = "bonus by hand",
+) -> None:
+    """Give a party bonus credit until a date.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        amount: A positive amount such as 10.00.
+        expires: When what is left is taken back, in UTC unless a zone is given.
+        order: Whether it is used before or after the party's own money.
+        reason: Why.
+    """
+    money = parse_amount(amount)
+    granted = run(
+        lambda database: bonuses.grant(
+            database,
+            party=party,
+            currency=currency,
+            amount=money,
+            expires_at=utc(expires),
+            order=order,
+            reason=reason,
+            actor=actor(),
+            clock=lambda: datetime.now(UTC),
+        )
+    )
+    _print(party, [granted.wallet])
+
+
+@app.command(name="bonuses")
+def list_bonuses(party: str, currency: str, *, after: int = 0, limit: int = 1000) -> None:
+    """Show a wallet's bonus credit, with what is left of each lot.
+
+    Args:
+        party: Its code.
+        currency: Such as USD.
+        after: Begin after this number.
+        limit: How many at most.
+    """
+    found = run(
+        lambda database: bonuses.list_bonuses(
+            database, party=party, currency=currency, after=after, limit=limit
+        )
+    )
+    columns = ["number>", "amount>", "left>", "order", "until (UTC)", "reason"]
+    rows = [
+        (
+            one.row.id,
+            plain(one.row.amount),
+            plain(one.left),
+            one.row.use_order,
+            f"{one.row.expires_at:%Y-%m-%d %H:%M}",
+            one.row.reason,
+        )
+        for one in found
+    ]
+    console().print(table(f"bonus of {party} in {currency}", columns, rows))
 
 
 @app.command
@@ -191,11 +372,12 @@ def signed(amount: Decimal) -> str:
     return ("+" if amount >= 0 else "") + plain(amount)
 
 
-def _print(party: str, found: list[Wallet]) -> None:
+def _print(party: str, found: list[WalletRow]) -> None:
     columns = [
         "currency",
         "balance>",
-        "credit limit>",
+        "agreed limit>",
+        "limit>",
         "held>",
         "available>",
         "live calls>",
@@ -205,6 +387,7 @@ def _print(party: str, found: list[Wallet]) -> None:
         (
             wallet.currency,
             plain(wallet.balance),
+            plain(wallet.agreed_limit),
             plain(wallet.credit_limit),
             plain(wallet.held),
             plain(wallet.available),

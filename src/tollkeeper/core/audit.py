@@ -4,63 +4,33 @@ Each function looks at one kind of record and returns what does not hold. The te
 and ``tollkeeper verify`` all use these; they differ only in where the records come from: a list in
 memory, or sums that the database has made. So the inputs are totals wherever a table can be long.
 
-Nothing here repairs anything. The guarantees of records that came as files are in
-``core.audit_usage``.
+Nothing here repairs anything. What is promised stands in ``core.findings``; the guarantees of one
+session are in ``core.audit_sessions``, those of meters in ``core.audit_meters`` and those of records
+that came as files in ``core.audit_usage``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 
-from tollkeeper.core.ledger import LEGAL, ON_CREDIT, Code, wallet_effect
+from tollkeeper.core.audit_meters import MeterLine, MeterTotals, check_meters, check_transfers
+from tollkeeper.core.audit_sessions import NOTHING, LegSums, check_closed, check_open
+from tollkeeper.core.findings import GUARANTEES, Finding
+from tollkeeper.core.ledger import LEGAL, ON_CREDIT, Account, Code, other_side, wallet_effect
 from tollkeeper.core.money import ZERO
-from tollkeeper.core.rating import price, seconds_of
-from tollkeeper.core.reasons import Reason
-from tollkeeper.core.records import Ending, Leg, Outcome, Reply, Session, State, Wallet
+from tollkeeper.core.records import Ending, Leg, Outcome, Reply, Session, Wallet
+from tollkeeper.core.terms import Meter
 
-GUARANTEES: dict[str, str] = {
-    "I1": "Every entry balances in its currency; money is neither made nor lost.",
-    "I2": "Entries are never changed and never removed.",
-    "I3": "A wallet's counters are the sums of its entries, whose versions have no gap.",
-    "I4": "Counters only grow; a correction is a new entry.",
-    "I5": "Only the legal pairs of accounts are posted, each with its code.",
-    "I7": "Held and spent never exceed funds and limit, but for usage charged after the fact.",
-    "I8": "A hold ends once; what a wallet holds is the sum of its open sessions' holds.",
-    "I9": "A grant is never longer than its hold buys.",
-    "I10": "A refused session stays refused; a granted one keeps its grant.",
-    "I11": "No session is open without a hold, unless its price is zero.",
-    "I12": "Every session closes in time without the help of who opened it.",
-    "I14": "Each message is applied once; its place in the session's history is its own.",
-    "I15": "A charge is the price of the highest usage at the pinned rate, whatever the messages.",
-    "I16": "A call is one session and is charged once.",
-    "I17": "Times are UTC and in order.",
-    "I19": "Each charge is made of its entries and can be derived again.",
-    "I20": "A parked wallet takes no new holds.",
-    "I21": "Every file balances: each record was rated, matched, a duplicate or quarantined.",
-    "I22": "What a batch posted to a wallet is the sum of its records' legs.",
-    "I23": "The hourly sums are the sums of the records.",
-}
-"""What is promised, by number. A finding's code begins with the number that it breaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that does not hold: ``code`` such as ``I3.credited``, of what, and the figures."""
-
-    code: str
-    subject: str
-    detail: str
-
-    @property
-    def guarantee(self) -> str:
-        """The sentence of :data:`GUARANTEES` that is broken."""
-        return GUARANTEES[self.code.partition(".")[0]]
-
+__all__ = [
+    "GUARANTEES", "NOTHING", "Books", "EntryLine", "Finding", "LegSums", "MessageLine", "PostingKind",
+    "WalletTotals", "audit", "check_book", "check_closed", "check_growth", "check_keys", "check_messages",
+    "check_open", "check_posting", "check_step", "check_wallet", "leg_sums", "wallet_totals",
+]  # fmt: skip
 
 # --- wallets -------------------------------------------------------------------------------------
 
@@ -209,101 +179,6 @@ def check_growth(before: Sequence[EntryLine], after: Sequence[EntryLine]) -> Ite
 # --- sessions ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LegSums:
-    """The entries of one leg of a session, added up by code; and how many settled its hold."""
-
-    usage: Decimal = ZERO
-    overrun: Decimal = ZERO
-    late: Decimal = ZERO
-    correction: Decimal = ZERO
-    usage_entries: int = 0
-    overrun_entries: int = 0
-
-    @property
-    def total(self) -> Decimal:
-        """What the leg was charged altogether."""
-        return self.usage + self.overrun + self.late - self.correction
-
-
-NOTHING = LegSums()
-
-
-def check_open(session: Session, now: datetime, patience: timedelta) -> Iterator[Finding]:
-    """A session that is not closed (I9, I11, I12, I17).
-
-    ``patience`` is how long after its end a session may wait for the job that closes it.
-    """
-    subject = f"session {session.key}"
-    yield from _check_times(session, subject)
-    if session.state is State.CLOSED or session.ending is not Ending.NONE:
-        yield Finding("I8.ended", subject, f"live, yet {session.state} {session.ending}")
-    if not session.legs or session.granted_seconds <= 0:
-        yield Finding("I11.nothing", subject, "open without a leg or without a grant")
-    if session.granted_seconds > session.max_seconds:
-        yield Finding("I9.longest", subject, f"{session.granted_seconds} s granted")
-    for number, leg in enumerate(session.legs):
-        cost = price(leg.pin.tariff, session.granted_seconds)
-        if leg.held < cost:
-            code = "I9.grant" if leg.held else "I11.hold"
-            detail = f"leg {number} holds {leg.held}, {session.granted_seconds} s cost {cost}"
-            yield Finding(code, subject, detail)
-        if leg.charged:
-            yield Finding("I15.early", subject, f"leg {number} is charged while open")
-    if now > session.expires_at + patience:
-        yield Finding("I12.overdue", subject, f"ended at {session.expires_at.isoformat()}")
-
-
-def check_closed(session: Session, sums: Mapping[tuple[int, int], LegSums]) -> Iterator[Finding]:
-    """A closed session against its entries (I8, I10, I15, I19).
-
-    ``sums`` are its entries by leg and wallet.
-    """
-    subject = f"session {session.key}"
-    yield from _check_times(session, subject)
-    if session.state is not State.CLOSED or session.ending is Ending.NONE:
-        yield Finding("I8.open", subject, f"closed, yet {session.state} {session.ending}")
-    refused = session.ending is Ending.REFUSED
-    if refused and (session.reason is Reason.NONE or sums or session.granted_seconds):
-        yield Finding("I10.refused", subject, f"refused, yet {len(sums)} legs with entries")
-    if session.assumed_ms and session.ending is not Ending.EXPIRED:
-        yield Finding("I15.assumed", subject, f"{session.assumed_ms} ms assumed")
-    known = {(number, leg.wallet_id) for number, leg in enumerate(session.legs)}
-    for stray in sorted(set(sums) - known):
-        yield Finding("I19.stray", subject, f"entries of leg {stray[0]} on wallet {stray[1]}")
-    used = seconds_of(max(session.used_ms, session.assumed_ms))
-    for number, leg in enumerate(session.legs):
-        own = sums.get((number, leg.wallet_id), NOTHING)
-        charge = ZERO if refused else price(leg.pin.tariff, used)
-        hold = ZERO if refused else price(leg.pin.tariff, session.granted_seconds)
-        yield from _check_leg(f"{subject} leg {number}", leg, own, charge, hold)
-
-
-def _check_leg(
-    subject: str, leg: Leg, own: LegSums, charge: Decimal, hold: Decimal
-) -> Iterator[Finding]:
-    if leg.held:
-        yield Finding("I8.held", subject, f"closed, yet {leg.held} is held")
-    if own.usage_entries > 1 or own.overrun_entries > 1:
-        settled = max(own.usage_entries, own.overrun_entries)
-        yield Finding("I8.settled", subject, f"settled {settled} times")
-    if own.usage > hold or (own.overrun and own.usage != hold):
-        detail = f"held {hold}, settled {own.usage} and overrun {own.overrun}"
-        yield Finding("I8.parts", subject, detail)
-    if leg.charged != charge:
-        yield Finding("I15.charge", subject, f"charged {leg.charged}, the rate gives {charge}")
-    if own.total != leg.charged:
-        yield Finding("I19.entries", subject, f"charged {leg.charged}, entries make {own.total}")
-
-
-def _check_times(session: Session, subject: str) -> Iterator[Finding]:
-    times = [session.opened_at, session.expires_at, session.answered_at, session.closed_at]
-    if any(t is not None and t.utcoffset() != timedelta(0) for t in times):
-        yield Finding("I17.zone", subject, "a time is not UTC")
-    if (session.closed_at is None) != (session.state is not State.CLOSED):
-        yield Finding("I17.closed_at", subject, f"{session.state}, closed at {session.closed_at}")
-
-
 def check_keys(sessions: Iterable[tuple[str, datetime, bool]], days: int) -> Iterator[Finding]:
     """One session a call (I16): ``sessions`` are (key, opened at, open), in any order.
 
@@ -357,20 +232,24 @@ def check_messages(session: Session, messages: Sequence[MessageLine]) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Everything at one moment, small enough to be held in lists (tests, the simulator)."""
+    """Everything at one moment, small enough to be held in lists (tests, the simulator).
+
+    ``meters`` are looked at where they are given: then they are all that the sessions name.
+    """
 
     wallets: Mapping[int, Wallet]
     entries: Sequence[EntryLine]
     sessions: Sequence[Session]
     messages: Mapping[str, Sequence[MessageLine]]
     limit_peaks: Mapping[int, Decimal]
+    meters: Mapping[int, Meter] = field(default_factory=dict)
 
 
 def audit(books: Books, now: datetime, patience: timedelta, key_days: int = 1) -> list[Finding]:
     """All checks over books held in memory."""
     findings: list[Finding] = []
-    for totals in wallet_totals(books):
-        findings += check_wallet(totals)
+    for wallet in wallet_totals(books):
+        findings += check_wallet(wallet)
     for entry in books.entries:
         findings += check_posting(
             PostingKind(
@@ -384,6 +263,12 @@ def audit(books: Books, now: datetime, patience: timedelta, key_days: int = 1) -
             wallet_effect(Code(e.code), e.amount) for e in books.entries if e.currency == currency
         ]
         findings += check_book(currency, own, -sum(effects, ZERO))
+        moved = [
+            wallet_effect(Code(e.code), e.amount)
+            for e in books.entries
+            if e.currency == currency and other_side(Code(e.code)) is Account.TRANSFER
+        ]
+        findings += check_transfers(currency, -sum(moved, ZERO))
     by_session = leg_sums(books.entries)
     for session in books.sessions:
         if session.open:
@@ -391,6 +276,12 @@ def audit(books: Books, now: datetime, patience: timedelta, key_days: int = 1) -
         else:
             findings += check_closed(session, by_session.get(session.id, {}))
         findings += check_messages(session, books.messages.get(session.id, ()))
+    if books.meters:
+        totals = MeterTotals()
+        for session in books.sessions:
+            totals.add(session)
+        lines = [MeterLine(meter, "", "") for meter in books.meters.values()]
+        findings += check_meters(lines, totals.sums)
     findings += check_keys(((s.key, s.opened_at, s.open) for s in books.sessions), key_days)
     return findings
 
@@ -444,6 +335,8 @@ def leg_sums(entries: Iterable[EntryLine]) -> dict[str, dict[tuple[int, int], Le
             correction=total.get(Code.CORRECTION, ZERO),
             usage_entries=len(by_code.get(Code.USAGE, ())),
             overrun_entries=len(by_code.get(Code.OVERRUN, ())),
+            rebate=total.get(Code.REBATE, ZERO),
+            refund=total.get(Code.REFUND, ZERO),
         )
     return sums
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tollkeeper.core.audit import Finding
+from tollkeeper.core.findings import Finding
 from tollkeeper.core.money import ZERO
 
 WITH_RECORDS = frozenset({"load", "replay"})

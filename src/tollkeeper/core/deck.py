@@ -23,8 +23,9 @@ from tollkeeper.errors import InvalidInput
 Mode = Literal["full", "partial"]
 """Full: codes that the sheet does not name are closed. Partial: they stay as they are."""
 
-REFERENCE_SECONDS = (60, 180)
-"""The calls by whose price a row has become dearer or cheaper."""
+REFERENCE_TIMES = (1, 3)
+"""The usages by whose price a row has become dearer or cheaper, in times of what prices are for: calls of
+60 and of 180 seconds, one message and three."""
 
 SUSPICIOUS_TIMES = 10
 """A price that rose to more than so many times the old, or fell below that part of it, is flagged."""
@@ -53,7 +54,8 @@ class Change:
     """What one row of the sheet does, or what happens to a code that is closed.
 
     ``old`` is the row that would be in force at ``effective`` without the sheet; ``effective`` is
-    UTC, None meaning at activation. Prices are those of a call of 60 seconds, all fees included.
+    UTC, None meaning at activation. Prices are those of a call of 60 seconds (of one message, of what
+    prices are for), all fees included.
     """
 
     prefix: str
@@ -426,7 +428,7 @@ class _Comparison:
         if found is None:
             found = self._by_tariff.get(tariff)
             if found is None:
-                found = tuple(price(tariff, seconds) for seconds in REFERENCE_SECONDS)
+                found = tuple(price(tariff, times * tariff.per) for times in REFERENCE_TIMES)
                 self._by_tariff[tariff] = found
             self._by_id[id(tariff)] = found
         return found

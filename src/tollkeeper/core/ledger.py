@@ -24,6 +24,9 @@ class Account(StrEnum):
     CLEARING = "clearing"
     ADJUSTMENT = "adjustment"
     COST = "cost"
+    PROMOTION = "promotion"
+    TRANSFER = "transfer"
+    COMMISSION = "commission"
 
 
 class Code(StrEnum):
@@ -51,6 +54,21 @@ class Code(StrEnum):
     """What a vendor has earned by the calls it carried."""
     COST_REVERSAL = "cost_reversal"
     """A vendor's earning taken back."""
+    REBATE = "rebate"
+    """Money given back because a volume was reached: more than the usage cost that reached it."""
+    REFUND = "refund"
+    """A charge for something that was not delivered, given back."""
+    BONUS = "bonus"
+    """Credit that the operator gives, until a date."""
+    BONUS_EXPIRED = "bonus_expired"
+    """What was left of it at that date."""
+    VOUCHER = "voucher"
+    """Money by a voucher that was paid for elsewhere."""
+    TRANSFER_OUT = "transfer_out"
+    """Money moved to another wallet of the tree; stands against a TRANSFER_IN of the same moment."""
+    TRANSFER_IN = "transfer_in"
+    COMMISSION = "commission"
+    """What a party has earned by what it sold for us."""
 
 
 LEGAL: dict[Code, tuple[Account, Account]] = {
@@ -66,6 +84,14 @@ LEGAL: dict[Code, tuple[Account, Account]] = {
     Code.REVERSAL: (Account.REVENUE, Account.WALLET),
     Code.COST: (Account.COST, Account.WALLET),
     Code.COST_REVERSAL: (Account.WALLET, Account.COST),
+    Code.REBATE: (Account.REVENUE, Account.WALLET),
+    Code.REFUND: (Account.REVENUE, Account.WALLET),
+    Code.BONUS: (Account.PROMOTION, Account.WALLET),
+    Code.BONUS_EXPIRED: (Account.WALLET, Account.PROMOTION),
+    Code.VOUCHER: (Account.CLEARING, Account.WALLET),
+    Code.TRANSFER_OUT: (Account.WALLET, Account.TRANSFER),
+    Code.TRANSFER_IN: (Account.TRANSFER, Account.WALLET),
+    Code.COMMISSION: (Account.COMMISSION, Account.WALLET),
 }
 """(debit, credit) of each code; anything else is refused here and by a database constraint."""
 

@@ -22,11 +22,13 @@ LIMIT = Decimal(10) ** 15
 ZERO = Decimal(0)
 ULP = Decimal(1).scaleb(-SCALE)
 
-EXACT = decimal.Context(prec=60, rounding=decimal.ROUND_HALF_EVEN)
+EXACT = decimal.Context(prec=80, rounding=decimal.ROUND_HALF_EVEN)
 """Arithmetic context with far more digits than any price needs.
 
-Prices divide by 60 only, so an inexact quotient ends in repeating 3s or 6s: at 60 digits
-it can never look like a tie, and the one later rounding is right in every mode.
+Prices divide by 60, or by a power of 10 or of 2 up to 2^31. A division by 60 that does not end
+repeats 3s or 6s: at 80 digits it can never look like a tie, and the one later rounding is right in
+every mode. The others end, after 31 more digits at most: prices of 22 digits times 10^13 units
+need 66.
 """
 
 _QUANTA = tuple(Decimal(1).scaleb(-n) for n in range(SCALE + 1))

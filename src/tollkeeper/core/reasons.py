@@ -26,6 +26,11 @@ class Reason(StrEnum):
     KILLED = "killed"
     EXPIRED = "expired"
     DURATION_LIMIT = "duration_limit"
+    SPEND_LIMIT = "spend_limit"
+    NO_FX_RATE = "no_fx_rate"
+    UPSTREAM = "upstream_refused"
+    CARD_EXPIRED = "card_expired"
+    SUPPLIER_REFUSED = "supplier_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +71,16 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.DURATION_LIMIT: Meaning(
         "The session reached the longest duration allowed.", 403, 31, 4010
     ),
+    Reason.SPEND_LIMIT: Meaning(
+        "The spending limit of the day or month is reached.", 402, 21, 4012
+    ),
+    Reason.NO_FX_RATE: Meaning(
+        "No exchange rate from the card's currency to the wallet's is known for this day.",
+        403,
+        21,
+        5031,
+    ),
+    Reason.UPSTREAM: Meaning("The call cannot be carried at the moment.", 403, 21, 4010),
+    Reason.CARD_EXPIRED: Meaning("The calling card is no longer valid.", 403, 21, 4010),
+    Reason.SUPPLIER_REFUSED: Meaning("The supplier refused the order.", 503, 38, 4010),
 }

@@ -18,6 +18,7 @@ from tollkeeper.core.ledger import LEGAL, Account, Posting
 from tollkeeper.core.money import ZERO
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import Reason
+from tollkeeper.core.terms import Count, Part, Reserve, Terms
 
 
 class State(StrEnum):
@@ -53,8 +54,29 @@ class Role(StrEnum):
     VENDOR = "vendor"
 
 
+class Unit(StrEnum):
+    """What a service's usage is counted in."""
+
+    SECOND = "second"
+    BYTE = "byte"
+    MESSAGE = "message"
+    ITEM = "item"
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One step from a card's row to the price that is pinned: what was done and by how much."""
+
+    kind: str
+    name: str
+    detail: str
+
+
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The rate that a leg is priced by, frozen at authorisation."""
+    """The rate that a leg is priced by, frozen at authorisation.
+
+    ``tariff`` is in ``currency``, the wallet's: where the card is in another one, or a promotion,
+    surcharge or markup applies, it is the row's tariff with all ``steps`` done, in their order.
+    """
 
     card_id: int
     card: str
@@ -64,10 +86,15 @@ class Pin(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     destination: str
     currency: str
     tariff: Tariff
+    steps: tuple[Step, ...] = ()
 
 
 class Leg(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One party's share: its wallet, its rate, the money held and the money charged so far."""
+    """One party's share: its wallet, its rate, the money held and the money charged so far.
+
+    Only a leg with ``terms`` has the rest: ``reserved`` units of packages while it is open, the
+    ``parts`` that its charge is made of once it is settled, and ``taken``, the most that was held.
+    """
 
     role: Role
     party_id: int
@@ -75,6 +102,10 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     pin: Pin
     held: Decimal = ZERO
     charged: Decimal = ZERO
+    terms: Terms | None = None
+    reserved: tuple[Reserve, ...] = ()
+    parts: tuple[Part, ...] = ()
+    taken: Decimal = ZERO
 
 
 class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -83,6 +114,10 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     ``key`` is the switch and its own session id; ``used_ms`` the highest cumulative usage
     reported; ``assumed_ms`` usage charged at expiry without a report; ``granted_seconds`` the
     total that the holds buy; ``version`` counts the messages applied.
+
+    Usage is counted in thousandths of ``unit`` (of a second: milliseconds), grants in whole units.
+    ``counts`` are the meters of calls that this one is counted on while it is open. ``refused_by`` is
+    the party whose money or limit stood against it; ``refunded_ms`` usage that was given back.
     """
 
     id: str
@@ -108,6 +143,10 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cause: str = ""
     marks: tuple[str, ...] = ()
     version: int = 1
+    unit: Unit = Unit.SECOND
+    counts: tuple[int, ...] = ()
+    refused_by: int = 0
+    refunded_ms: int = 0
 
     @property
     def open(self) -> bool:
@@ -122,13 +161,22 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     party_id: int
     wallet_id: int
     pin: Pin
+    terms: Terms | None = None
+
+
+class CallCount(msgspec.Struct, frozen=True, gc=False):
+    """A meter that counts the open calls of a party without a wallet, and how many it may have."""
+
+    meter_id: int
+    party_id: int
+    most: int | None = None
 
 
 class Authorise(msgspec.Struct, frozen=True, gc=False):
     """May this call proceed, and for how long?
 
-    ``refusal`` is set when the service already knows that it may not (no rate, suspended ...).
-    ``requested_seconds`` is the slice asked for at a time.
+    ``refusal`` is set when the service already knows that it may not (no rate, suspended ...), and
+    ``refused_by`` then says at whom. ``requested_seconds`` is the slice asked for at a time, in units.
     """
 
     key: str
@@ -140,6 +188,33 @@ class Authorise(msgspec.Struct, frozen=True, gc=False):
     offers: tuple[Offer, ...] = ()
     refusal: Reason = Reason.NONE
     start_expected: bool = True
+    unit: Unit = Unit.SECOND
+    refused_by: int = 0
+    counts: tuple[CallCount, ...] = ()
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """Charge ``units`` at once, before the service is given: a message, a lookup, a fee."""
+
+    key: str
+    party_id: int
+    called: str
+    units: int
+    caller: str = ""
+    service: str = "sms"
+    unit: Unit = Unit.MESSAGE
+    offers: tuple[Offer, ...] = ()
+    refusal: Reason = Reason.NONE
+    refused_by: int = 0
+    counts: tuple[CallCount, ...] = ()
+
+
+class Refund(msgspec.Struct, frozen=True, gc=False):
+    """Give back a closed session's charge for ``units`` in all (None: for everything), once."""
+
+    key: str
+    units: int | None = None
+    why: str = ""
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
@@ -149,11 +224,16 @@ class Start(msgspec.Struct, frozen=True, gc=False):
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
-    """Interim report: cumulative usage so far, and a wish for more time."""
+    """Interim report: cumulative usage so far, and a wish for more.
+
+    ``wraps_at`` is where the reporter's counter begins again at 0 (2^32 bytes x 1000 for an octet
+    counter without gigawords); 0 means never.
+    """
 
     key: str
     used_ms: int
     extend: bool = True
+    wraps_at: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
@@ -162,6 +242,7 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     key: str
     used_ms: int
     cause: str = ""
+    wraps_at: int = 0
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):
@@ -177,7 +258,7 @@ class Expire(msgspec.Struct, frozen=True, gc=False):
     key: str
 
 
-Command = Authorise | Start | Update | Stop | Kill | Expire
+Command = Authorise | Charge | Start | Update | Stop | Kill | Expire | Refund
 
 
 class Wallet(msgspec.Struct, frozen=True, gc=False):
@@ -213,7 +294,10 @@ class Wallet(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
-    """A party's limits beside money; None is unlimited. Seconds and amounts are per session."""
+    """A party's limits beside money; None is unlimited. Seconds and amounts are per session.
+
+    While less than ``low_balance`` is available, at most ``low_sessions`` calls may be up at once.
+    """
 
     suspended: bool = False
     kill_on_suspend: bool = False
@@ -221,19 +305,23 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     max_cps: int | None = None
     max_cost: Decimal | None = None
     max_seconds: int = 14_400
+    low_balance: Decimal | None = None
+    low_sessions: int | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, gc=False):
     """Timers of the credit control, in seconds.
 
     ``answer_window`` bounds ringing, ``grace`` is added to the end of a grant before the
-    session is closed without the switch's word (the Tcc of RFC 8506 section 13).
+    session is closed without the switch's word (the Tcc of RFC 8506 section 13). ``data_validity``
+    is how long a grant that is not time may be used (the Validity-Time of RFC 8506 section 8.33).
     """
 
     answer_window: int = 120
     grace: int = 60
     silent_tail: SilentTail = SilentTail.LAST_USAGE
     clock_tolerance_ms: int = 60_000
+    data_validity: int = 3600
 
 
 class Outcome(StrEnum):
@@ -243,6 +331,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     ACTIVE = "active"
     CLOSED = "closed"
+    CHARGED = "charged"
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -250,7 +339,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``granted_seconds`` is the total since answer that is paid for; ``final`` means that no
     further extension will come; ``terminate`` asks the switch to end the call now.
-    ``charge`` is the customer's leg so far (only when closed).
+    ``charge`` is the customer's leg so far (only when closed). What is granted and used is counted in
+    ``unit`` and in thousandths of it.
     """
 
     outcome: Outcome
@@ -263,6 +353,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     currency: str = ""
     used_ms: int = 0
     charge: Decimal | None = None
+    refused_by: int = 0
+    unit: Unit = Unit.SECOND
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -294,6 +386,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     postings: tuple[Posting, ...] = ()
     events: tuple[Event, ...] = ()
     guarded: bool = False
+    counts: tuple[Count, ...] = ()
 
 
 def enrol(wallet: Wallet, decision: Decision, *, second: int, opens: bool) -> Wallet:

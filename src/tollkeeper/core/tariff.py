@@ -101,6 +101,19 @@ class PrefixTable:
                     return row
         return None
 
+    def next_edge(self, number: str, after: datetime) -> datetime | None:
+        """Return when, later than ``after``, a row that could price ``number`` begins or ends; or None."""
+        found: datetime | None = None
+        for length in range(min(len(number), PREFIX_MAX) + 1):
+            held = self._rows.get(number[:length])
+            if held is None:
+                continue
+            for row in held if isinstance(held, tuple) else (held,):
+                for edge in (row.valid_from, row.valid_to):
+                    if edge is not None and edge > after and (found is None or edge < found):
+                        found = edge
+        return found
+
 
 def _newest_first(row: RateRow) -> tuple[bool, datetime]:
     return (row.valid_from is not None, row.valid_from or _BEGINNING)

@@ -119,6 +119,8 @@ class Quarantine(StrEnum):
     """No prefix of the called number is on the customer's plan."""
     BLOCKED = "blocked"
     """The destination is not sold to the customer, and yet the call took place."""
+    LIVE_TERMS = "live_terms"
+    """The plan has terms that depend on what only live charging knows."""
     SESSION_OPEN = "session_open"
     """The call is still being charged live; it is looked at again when its session has closed."""
 

@@ -8,21 +8,31 @@ reading, and every half minute everything small is read again, so nothing stays 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import structlog
 
+from tollkeeper.core.fx import Exchange
+from tollkeeper.core.plans import Plan
 from tollkeeper.core.records import Limits
 from tollkeeper.core.tariff import Card
 from tollkeeper.errors import Busy, NotFound
+from tollkeeper.services.fx_book import KEPT_DAYS, FxBook
+from tollkeeper.services.plan_book import Names, compile_plans
 from tollkeeper.services.tasks import end
 from tollkeeper.store.db import OPTIONS, Connection, Database
-from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties, read_plan_cards
+from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties
+from tollkeeper.store.fx import read_places, read_recent
+from tollkeeper.store.plans import read_card_rows, read_plan_rows, read_profiles, read_zones
 from tollkeeper.store.rates import active_versions, load_card
 
 REFRESH_SECONDS = 30.0
 NOBODY = Limits(suspended=True)
+RATE_NOTICES = frozenset(("card", "plan", "zone", "profile"))
+LEVELS_MAX = 64
+"""Parties above one another; the database keeps cycles out, this keeps a half-read tree from looping."""
 _log = structlog.get_logger()
 
 
@@ -34,11 +44,16 @@ class Directory:
         self._by_code: dict[str, PartyEntry] = {}
         self._by_id: dict[int, PartyEntry] = {}
         self._cards: dict[int, Card] = {}
-        self._chains: dict[tuple[int, str], tuple[Card, ...]] = {}
+        self._plans: dict[tuple[int, str], Plan] = {}
+        self._chains: dict[int, tuple[PartyEntry, ...]] = {}
+        self._suspended: dict[int, int] = {}
+        self._fx = FxBook()
+        self._places: Mapping[str, str] = {}
         self._keys: dict[bytes, ApiKey] = {}
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self.on_wallets: Callable[[list[int]], None] = lambda _ids: None
+        self.on_meters: Callable[[list[int]], None] = lambda _ids: None
         self.on_rates: Callable[[], None] = lambda: None
 
     # --- asked on every call ---------------------------------------------------------------------
@@ -66,9 +81,71 @@ class Directory:
         entry = self._by_id.get(party_id)
         return tuple(entry.wallets.values()) if entry is not None else ()
 
+    def chain_of(self, party_id: int) -> tuple[PartyEntry, ...]:
+        """Who pays for a party's use, from the bottom up.
+
+        First the payer: the party itself, or for a user the nearest above it that is none. Then
+        everybody above that has a plan; an operator never pays. Nobody for a party that is unknown,
+        and for a user without anybody to pay for it.
+        """
+        chain = self._chains.get(party_id)
+        if chain is None:
+            chain = self._chains[party_id] = self._chain(party_id)
+        return chain
+
+    def _chain(self, party_id: int) -> tuple[PartyEntry, ...]:
+        line = self._line(party_id)
+        while line and line[0].kind == "user":
+            line = line[1:]
+        above = [one for one in line[1:] if one.plan_id is not None and one.kind != "operator"]
+        return (line[0], *above) if line else ()
+
+    def _line(self, party_id: int) -> list[PartyEntry]:
+        """A party and everybody above it."""
+        line: list[PartyEntry] = []
+        entry = self._by_id.get(party_id)
+        while entry is not None and len(line) < LEVELS_MAX:
+            line.append(entry)
+            entry = self._by_id.get(entry.parent_id) if entry.parent_id is not None else None
+        return line
+
+    def suspended_above(self, party_id: int) -> int:
+        """Id of the nearest suspended party among this one and those above it; 0: none is.
+
+        Somebody unknown may do nothing: its own id.
+        """
+        found = self._suspended.get(party_id)
+        if found is None:
+            line = self._line(party_id)
+            nearest = (one.id for one in line if one.limits.suspended)
+            found = self._suspended[party_id] = next(nearest, 0) if line else party_id
+        return found
+
+    def entry(self, party_id: int) -> PartyEntry | None:
+        """A party by id."""
+        return self._by_id.get(party_id)
+
+    def plan_of(self, plan_id: int, service: str) -> Plan | None:
+        """A plan for a service, compiled; None where it has no card in force for it."""
+        return self._plans.get((plan_id, service))
+
+    def plans_of(self, plan_id: int) -> tuple[Plan, ...]:
+        """A plan for each service that it has a card in force for."""
+        return tuple(plan for (id_, _), plan in self._plans.items() if id_ == plan_id)
+
     def cards_of(self, plan_id: int, service: str) -> tuple[Card, ...]:
         """Compiled cards of a plan for a service, in the order in which they win ties."""
-        return self._chains.get((plan_id, service), ())
+        plan = self._plans.get((plan_id, service))
+        return tuple(placed.card for placed in plan.cards) if plan is not None else ()
+
+    def exchange(self, day: date) -> Exchange:
+        """The exchange rates in force on a day."""
+        return self._fx.exchange(day)
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """The state of each North American office code (NPA-NXX, six digits)."""
+        return self._places
 
     def card(self, card_id: int) -> Card | None:
         """The active version of a card, compiled."""
@@ -80,13 +157,21 @@ class Directory:
 
     # --- keeping up ------------------------------------------------------------------------------
 
-    async def load(self) -> None:
-        """Read everything; a card is compiled again only if another version is active."""
+    async def load(self, *, small: bool = False) -> None:
+        """Read everything; a card is compiled again only if another version is active.
+
+        ``small`` leaves out what is large and changes by announcement only: exchange rates and
+        office codes.
+        """
         async with self._lock, self._database.read() as connection:
             parties = await read_parties(connection)
             self._by_id = {entry.id: entry for entry in parties}
             self._by_code = {entry.code: entry for entry in parties}
+            self._forget_lines()
             self._keys = await read_keys(connection)
+            if not small:
+                await self._load_fx(connection)
+                self._places = await read_places(connection)
             await self._load_rates(connection)
 
     async def refresh(self, kind: str, id_: int) -> None:
@@ -94,10 +179,24 @@ class Directory:
         async with self._lock, self._database.read() as connection:
             if kind == "party":
                 await self._load_party(connection, id_)
+            elif kind == "meter":
+                self.on_meters([id_])
             elif kind == "key":
                 self._keys = await read_keys(connection)
-            else:
+            elif kind == "fx":
+                await self._load_fx(connection)
+            elif kind == "nanp":
+                self._places = await read_places(connection)
+            elif kind in RATE_NOTICES:
                 await self._load_rates(connection)
+
+    async def _load_fx(self, connection: Connection) -> None:
+        since = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
+        self._fx = FxBook(await read_recent(connection, since))
+
+    def _forget_lines(self) -> None:
+        self._chains = {}
+        self._suspended = {}
 
     async def _load_party(self, connection: Connection, id_: int) -> None:
         found = await read_parties(connection, [id_])
@@ -108,6 +207,8 @@ class Directory:
             self._by_id[entry.id] = entry
             self._by_code[entry.code] = entry
             self.on_wallets(list(entry.wallets.values()))
+        # Whoever is below may have another line now, too; lines are made again as they are asked for.
+        self._forget_lines()
 
     async def _load_rates(self, connection: Connection) -> None:
         versions = await active_versions(connection)
@@ -120,13 +221,20 @@ class Directory:
                 changed = True
             if card is not None:
                 cards[card_id] = card
-        plans = await read_plan_cards(connection)
-        chains = {
-            key: tuple(cards[id_] for id_ in ids if id_ in cards) for key, ids in plans.items()
-        }
-        self._cards, self._chains = cards, chains
+        names = Names(
+            await read_zones(connection),
+            await read_profiles(connection),
+            self._id_of,
+        )
+        rows = await read_card_rows(connection)
+        plans = compile_plans(await read_plan_rows(connection), rows, cards, names)
+        self._cards, self._plans = cards, plans
         if changed:
             self.on_rates()
+
+    def _id_of(self, code: str) -> int:
+        entry = self._by_code.get(code)
+        return entry.id if entry is not None else 0
 
     def start(self) -> None:
         """Begin to listen."""
@@ -159,4 +267,4 @@ class Directory:
                     kind, _, id_ = notice.payload.partition(":")
                     if id_.isdigit():
                         await self.refresh(kind, int(id_))
-                await self.load()
+                await self.load(small=True)

@@ -53,8 +53,9 @@ async def run_once(
     key: str,
     digest: str,
     work: Callable[[Connection], Awaitable[Answer]],
+    scope: int | None = None,
 ) -> Answer:
-    """Do ``work`` in a transaction unless it was done before under this key; return its answer.
+    """Do ``work`` in a transaction of the scope unless it was done before under this key; return its answer.
 
     The key is taken first, in the same transaction: of requests that race, one works and the
     others wait for it. If the work raises, nothing is stored and the key is free again.
@@ -63,7 +64,7 @@ async def run_once(
         Conflict: the key was used for another request. InvalidInput: the key is not well formed.
     """
     check_key(key)
-    async with database.write() as connection:
+    async with database.write(scope=scope) as connection:
         if await claim(connection, api_key_id=api_key_id, key=key, digest=digest):
             answer = await work(connection)
             await write_answer(

@@ -1,8 +1,8 @@
 """The lane: many requests at once, one durable batch at a time.
 
 Requests are taken as they wait; there is no timer: while one batch commits the next one gathers.
-A batch is decided by the pure core on cached wallets and written by one set-based statement that
-checks that the wallets and sessions are still what the decisions were based on. If they are not
+A batch is decided by the pure core on cached wallets and meters and written by one set-based statement
+that checks that these and the sessions are still what the decisions were based on. If they are not
 (another process, a top-up), nothing was written and the batch is decided again on locked rows.
 So the lane is only a way to be fast: correctness is the database's.
 """
@@ -22,6 +22,7 @@ from tollkeeper.core.batch import (
 )
 from tollkeeper.core.records import (
     Authorise,
+    Charge,
     Command,
     Policy,
     Reply,
@@ -29,13 +30,14 @@ from tollkeeper.core.records import (
     Update,
 )
 from tollkeeper.errors import Busy, TollkeeperError
-from tollkeeper.services.picture import Item, Outcomes, Picture
+from tollkeeper.services.picture import OPENING, Item, Outcomes, Picture
 from tollkeeper.services.ports import Book, ChargingStore
 from tollkeeper.services.tasks import end
 from tollkeeper.telemetry import LaneMeter, observe_batch
 
 SHED_SHARE = 0.75
-"""New calls are refused as busy when this much of the lane is full; the rest is for calls that are up."""
+"""New calls and charges are refused as busy when this much of the lane is full; the rest is for calls that are up."""
+READS_MAX = 4
 CONTENDED_BATCHES = 64
 """After a stale read, this many batches are decided on locked rows at once: another process is at work."""
 CALLS_UP_PATIENCE = 3
@@ -45,7 +47,7 @@ BATCH_MIN = 32
 """Batches are not made smaller than this for the sake of overlap: a commit has its price."""
 # What frees money goes first, what takes new money last: so a batch's last word on a wallet is
 # never spoilt by an earlier one, and calls that are up win over new ones.
-_ORDER: dict[type[Command], int] = {Authorise: 3, Update: 2, Start: 1}
+_ORDER: dict[type[Command], int] = {Authorise: 3, Charge: 3, Update: 2, Start: 1}
 
 
 class Lane:
@@ -95,14 +97,15 @@ class Lane:
             Conflict, NotFound: the session cannot take this command.
         """
         waiting = len(self._queue)
-        room = self._queue_max * SHED_SHARE if isinstance(command, Authorise) else self._queue_max
+        opening = isinstance(command, OPENING)
+        room = self._queue_max * SHED_SHARE if opening else self._queue_max
         if waiting >= room:
             self.shed += 1
             raise Busy(
                 "too many requests are waiting; try again or route the call elsewhere",
                 code="overloaded",
             )
-        patience = self._wait_max * (1 if isinstance(command, Authorise) else CALLS_UP_PATIENCE)
+        patience = self._wait_max * (1 if opening else CALLS_UP_PATIENCE)
         deadline = asyncio.get_running_loop().time() + patience
         item = Item(command, message_id, request, deadline)
         self._queue.append(item)
@@ -128,6 +131,10 @@ class Lane:
     def forget_wallets(self, ids: Iterable[int]) -> None:
         """Drop cached wallets that something else has changed (only saves a second look)."""
         self._picture.forget_wallets(ids)
+
+    def forget_meters(self, ids: Iterable[int]) -> None:
+        """Drop cached meters that something else has changed, as with wallets."""
+        self._picture.forget_meters(ids)
 
     @property
     def operations(self) -> int:
@@ -348,22 +355,28 @@ class Lane:
 
     async def _prepare(self, items: list[Item]) -> tuple[Batch, Outcomes]:
         """Decide on what is in memory, reading first what is not."""
-        items = await self._picture.know_unknown(self._picture.answer_repeats(items))
-        missing = self._picture.missing_wallets(items)
-        if missing:
+        picture = self._picture
+        items = await picture.know_unknown(picture.answer_repeats(items))
+        needs = picture.needed(items)
+        # While some are read, others may be announced as changed: then those are read, too.
+        for _ in range(READS_MAX):
+            missing = picture.missing(needs)
+            if not missing:
+                break
             # Read what is committed: the batch under way may be changing these.
             if not await self._land():
                 raise StaleRead
-            await self._picture.read_wallets(missing)
-        return self._picture.decide(items, self._picture.cached(items))
+            await picture.read(missing)
+        return picture.decide(items, *picture.cached(needs))
 
     async def _attempt_locked(self, items: list[Item]) -> None:
-        """Decide on sessions just read and on wallets under lock: nothing can come between."""
+        """Decide on sessions just read and on wallets and meters under lock: nothing can come between."""
         picture = self._picture
         items = await picture.know(items, [item.command.key for item in items])
         began = asyncio.get_running_loop().time()
-        async with self._store.locked(sorted(picture.wallets_needed(items))) as unit:
-            batch, outcomes = picture.decide(items, unit.wallets)
+        needs = picture.needed(items)
+        async with self._store.locked(sorted(needs.wallets), sorted(needs.meters)) as unit:
+            batch, outcomes = picture.decide(items, unit.wallets, unit.meters)
             if batch.written:
                 await unit.apply(batch)
         self._count(batch, outcomes, began)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
-from typing import Final
 
 from tollkeeper.core.numbering import DialRules
-from tollkeeper.errors import Conflict, InvalidInput, NotFound
+from tollkeeper.errors import Conflict, InvalidInput
 from tollkeeper.services.fields import (
     check_amount,
     check_choice,
@@ -17,12 +16,32 @@ from tollkeeper.services.fields import (
     check_text,
     check_timezone,
 )
+from tollkeeper.services.plans import (
+    FIRST_PAGE,
+    PLAN_CARDS_MAX,
+    Page,
+    Plan,
+    PlanCard,
+    check_wallets,
+    create_plan,
+    get_plan,
+    list_plans,
+    set_plan_cards,
+)
+from tollkeeper.services.scope import check_below, operator_only, unknown_party
+from tollkeeper.services.tree import KINDS, parent_id_of, plan_id_of
+from tollkeeper.services.wallet_terms import follow_billing
 from tollkeeper.store import parties as store
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
-from tollkeeper.store.parties import Party, Plan, PlanCard
+from tollkeeper.store.parties import Party
+from tollkeeper.store.scope import read_own_code
+from tollkeeper.store.terms import set_billing
 
 __all__ = [
+    "FIRST_PAGE",
+    "PLAN_CARDS_MAX",
+    "Page",
     "Party",
     "Plan",
     "PlanCard",
@@ -35,12 +54,15 @@ __all__ = [
     "list_parties",
     "list_plans",
     "set_plan_cards",
+    "unknown_party",
 ]
 
-KINDS = ("operator", "reseller", "customer", "vendor")
-STATUSES = ("active", "suspended")
-CARD_KINDS: Final = ("customer", "promotion", "plan", "fallback")
-"""In the order in which cards win where their prefixes are equally long."""
+OPERATORS_KINDS = frozenset(("operator", "vendor"))
+"""Kinds of parties that only the operator makes."""
+
+OVERCOMMIT_MAX = 10_000
+STATUSES = ("active", "suspended", "frozen")
+BILLINGS = ("prepaid", "postpaid")
 
 CHANGEABLE = frozenset(
     (
@@ -54,46 +76,53 @@ CHANGEABLE = frozenset(
         "max_cost",
         "max_seconds",
         "dial_rules",
+        "overcommit",
+        "billing",
+        "low_balance",
+        "low_sessions",
     )
 )
-PLAN_CARDS_MAX = 100
 DIAL_MARKS_MAX = 8
 
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which part of a list is wanted: ``limit`` items whose code comes after ``after``."""
-
-    after: str = ""
-    limit: int = 100
-
-
-FIRST_PAGE = Page()
 
 # --- parties -------------------------------------------------------------------------------------
 
 
-async def create_party(database: Database, party: Party, *, actor: str) -> Party:
-    """Create a party; returns it as stored.
+async def create_party(
+    database: Database, party: Party, *, actor: str, scope: int | None = None
+) -> Party:
+    """Create a party; returns it as stored. One that a scope makes stands below it.
 
     Raises:
         InvalidInput: a field is out of bounds, or names a plan or parent that does not exist.
-        Conflict: the code is taken.
+        Conflict: the code is taken. Forbidden: a kind or field that is the operator's.
     """
-    async with database.write() as connection:
-        return await create_party_within(connection, party, actor=actor)
+    async with database.write(scope=scope) as connection:
+        return await create_party_within(connection, party, actor=actor, scope=scope)
 
 
-async def create_party_within(connection: Connection, party: Party, *, actor: str) -> Party:
+async def create_party_within(
+    connection: Connection, party: Party, *, actor: str, scope: int | None = None
+) -> Party:
     """As :func:`create_party`, in the caller's transaction."""
     _check(party)
     check_code(party.code)
     check_choice(party.kind, KINDS, field="kind")
-    parent_id = await _parent_id(connection, party)
-    plan_id = await _plan_id(connection, party.plan)
+    if scope is not None:
+        if party.kind in OPERATORS_KINDS:
+            raise operator_only(f"a party of kind {party.kind} is made")
+        _check_overcommit_allowed(party.overcommit, scope)
+        party = replace(party, parent=party.parent or await read_own_code(connection, scope))
+    parent_id = await parent_id_of(connection, party.kind, party.parent)
+    plan_id = await plan_id_of(connection, party.plan, party.code, parent_id)
     party_id = await store.add_party(connection, party, parent_id=parent_id, plan_id=plan_id)
     if party_id is None:
         raise Conflict(f'the code "{party.code}" is taken', code="party_exists", field="code")
+    if party.overcommit is not None:
+        await store.set_overcommit(connection, party_id, party.overcommit)
+    if party.billing != "postpaid":
+        await set_billing(connection, party_id, party.billing)
+    await store.add_move(connection, party_id, parent_id=parent_id, actor=actor, reason="created")
     await record(
         connection,
         actor=actor,
@@ -106,17 +135,26 @@ async def create_party_within(connection: Connection, party: Party, *, actor: st
 
 
 async def change_party(
-    database: Database, code: str, changes: Mapping[str, object], *, actor: str
+    database: Database,
+    code: str,
+    changes: Mapping[str, object],
+    *,
+    actor: str,
+    scope: int | None = None,
 ) -> Party:
     """Change some of a party's fields (see :data:`CHANGEABLE`); returns it as it is then.
 
     Raises:
         NotFound: no such party. InvalidInput: a field is unknown or out of bounds.
+        Forbidden: the scope itself, or a field that is the operator's.
     """
     unknown = sorted(changes.keys() - CHANGEABLE)
     if unknown:
         raise InvalidInput(f"{unknown[0]}: this cannot be changed", field=unknown[0])
-    async with database.write() as connection:
+    if "overcommit" in changes:
+        _check_overcommit_allowed(changes["overcommit"], scope)
+    async with database.write(scope=scope) as connection:
+        await check_below(connection, scope, code)
         if await store.lock_party(connection, code) is None:
             raise unknown_party(code)
         before = await _read(connection, code)
@@ -126,8 +164,20 @@ async def change_party(
         if not different:
             return before
         _check(after)
-        plan_id = await _plan_id(connection, after.plan)
-        await store.write_party(connection, after, plan_id=plan_id)
+        replan = "plan" in different
+        plan_id = (
+            await plan_id_of(connection, after.plan, code, after.id, itself=True)
+            if replan
+            else None
+        )
+        if plan_id is not None:
+            await check_wallets(connection, after.id, plan_id)
+        await store.write_party(connection, after, plan_id=plan_id, replan=replan)
+        if "overcommit" in different:
+            await store.set_overcommit(connection, after.id, after.overcommit)
+        if "billing" in different:
+            await set_billing(connection, after.id, after.billing)
+            await follow_billing(connection, after.id)
         shown = {n: [_plain(getattr(before, n)), _plain(getattr(after, n))] for n in different}
         await record(
             connection,
@@ -140,25 +190,38 @@ async def change_party(
         return after
 
 
-async def get_party(database: Database, code: str) -> Party:
-    """Return a party.
+async def get_party(database: Database, code: str, *, scope: int | None = None) -> Party:
+    """Return a party. Whoever sees no more than a subtree learns nothing of what is above it.
 
     Raises:
         NotFound: no such party.
     """
-    async with database.read() as connection:
+    async with database.read(scope=scope) as connection:
         return await _read(connection, code)
 
 
-async def list_parties(database: Database, page: Page = FIRST_PAGE) -> list[Party]:
-    """Return parties in the order of their codes."""
-    async with database.read() as connection:
-        return await store.read_parties(connection, after=page.after, limit=page.limit)
+async def list_parties(
+    database: Database,
+    page: Page = FIRST_PAGE,
+    *,
+    parent: str | None = None,
+    subtree: str | None = None,
+    scope: int | None = None,
+) -> list[Party]:
+    """Return parties in the order of their codes: all, the children of ``parent``, or ``subtree``
+    and all below it.
 
-
-def unknown_party(code: str) -> NotFound:
-    """The error for a party that does not exist."""
-    return NotFound(f'there is no party "{code}"', code="unknown_party")
+    Raises:
+        NotFound: no such parent or top of a subtree.
+    """  # noqa: D205
+    async with database.read(scope=scope) as connection:
+        return await store.read_parties(
+            connection,
+            after=page.after,
+            limit=page.limit,
+            parent_id=None if parent is None else (await _read(connection, parent)).id,
+            below_id=None if subtree is None else (await _read(connection, subtree)).id,
+        )
 
 
 async def _read(connection: Connection, code: str) -> Party:
@@ -168,46 +231,65 @@ async def _read(connection: Connection, code: str) -> Party:
     return party
 
 
-async def _parent_id(connection: Connection, party: Party) -> int | None:
-    if party.parent is None:
-        return None
-    if party.kind == "operator":
-        raise InvalidInput("parent: an operator has no parent", field="parent")
-    parent = await store.read_parent(connection, party.parent)
-    if parent is None:
-        raise InvalidInput(
-            f'parent: there is no party "{party.parent}"', code="unknown_parent", field="parent"
-        )
-    parent_id, kind = parent
-    if kind not in {"operator", "reseller"}:
-        raise InvalidInput(
-            f"parent: only an operator or a reseller can be a parent, and {party.parent} is a {kind}",
-            code="invalid_parent",
-            field="parent",
-        )
-    return parent_id
-
-
-async def _plan_id(connection: Connection, plan: str | None) -> int | None:
-    if plan is None:
-        return None
-    plan_id = await store.read_plan_id(connection, plan)
-    if plan_id is None:
-        raise InvalidInput(f'plan: there is no plan "{plan}"', code="unknown_plan", field="plan")
-    return plan_id
+def _check_overcommit_allowed(share: object, scope: int | None) -> None:
+    if scope is not None and share is not None:
+        raise operator_only("what a reseller's children may have together is set")
 
 
 def _check(party: Party) -> None:
     """Check all that may change."""
     check_text(party.name, field="name")
     check_choice(party.status, STATUSES, field="status")
+    check_choice(party.billing, BILLINGS, field="billing")
     check_timezone(party.timezone)
     check_integer(party.max_sessions, field="max_sessions")
     check_integer(party.max_cps, field="max_cps")
     check_integer(party.max_seconds, field="max_seconds", least=1, most=86_400)
     if party.max_cost is not None:
         check_amount(party.max_cost, field="max_cost", zero=True)
+    if party.overcommit is not None:
+        check_amount(party.overcommit, field="overcommit", zero=True)
+        if party.overcommit >= OVERCOMMIT_MAX or party.overcommit != round(party.overcommit, 4):
+            raise InvalidInput(
+                f"overcommit: give a share below {OVERCOMMIT_MAX} with at most 4 decimals, such as 1.5",
+                field="overcommit",
+            )
+    _check_low(party)
+    _check_user(party)
     check_dial_rules(party.dial_rules)
+
+
+def _check_low(party: Party) -> None:
+    """Both parts of the rule for little money, or none of them."""
+    if party.low_balance is not None:
+        check_amount(party.low_balance, field="low_balance", zero=True)
+    check_integer(party.low_sessions, field="low_sessions")
+    if (party.low_balance is None) != (party.low_sessions is None):
+        missing = "low_balance" if party.low_balance is None else "low_sessions"
+        raise InvalidInput(
+            f"{missing}: say below how much money (low_balance) how many calls may be up (low_sessions), "
+            "or neither",
+            field=missing,
+        )
+
+
+def _check_user(party: Party) -> None:
+    """A user has no money and no prices of its own: nothing that would need them."""
+    if party.kind != "user":
+        return
+    if party.plan is not None:
+        raise InvalidInput(
+            f"plan: {party.code} is a user, and a user's calls are priced by the plan of its customer",
+            code="user_has_no_plan",
+            field="plan",
+        )
+    for name in ("max_cps", "overcommit"):
+        if getattr(party, name) is not None:
+            raise InvalidInput(
+                f"{name}: {party.code} is a user and has no wallet that this could count on; "
+                "set it on its customer",
+                field=name,
+            )
 
 
 def check_dial_rules(rules: DialRules) -> None:
@@ -258,115 +340,3 @@ def _plain(value: object) -> object:
     if isinstance(value, DialRules):
         return {name: getattr(value, name) for name in DialRules.__slots__}
     return value
-
-
-# --- plans ---------------------------------------------------------------------------------------
-
-
-async def create_plan(
-    database: Database, *, code: str, name: str, cards: Sequence[PlanCard] = (), actor: str
-) -> Plan:
-    """Create a rate plan.
-
-    Raises:
-        InvalidInput: a field is out of bounds, or names a card that does not exist or is bought by.
-        Conflict: the code is taken.
-    """
-    check_code(code)
-    check_text(name, field="name")
-    async with database.write() as connection:
-        plan_id = await store.add_plan(connection, code, name)
-        if plan_id is None:
-            raise Conflict(f'the code "{code}" is taken', code="plan_exists", field="code")
-        await _store_cards(connection, plan_id, cards)
-        return await _note_plan(connection, code, action="plan.create", actor=actor)
-
-
-async def set_plan_cards(
-    database: Database,
-    code: str,
-    cards: Sequence[PlanCard],
-    *,
-    name: str | None = None,
-    actor: str,
-) -> Plan:
-    """Make these the cards of a plan, and give it another name if one is given.
-
-    Cards of equally long prefixes win by kind (customer, promotion, plan, fallback), then in the
-    order given; they are kept in that order.
-
-    Raises:
-        NotFound: no such plan. InvalidInput: a card is named twice, does not exist or is bought by.
-    """
-    if name is not None:
-        check_text(name, field="name")
-    async with database.write() as connection:
-        plan_id = await store.lock_plan(connection, code)
-        if plan_id is None:
-            raise _unknown_plan(code)
-        if name is not None:
-            await store.rename_plan(connection, plan_id, name)
-        await _store_cards(connection, plan_id, cards)
-        return await _note_plan(connection, code, action="plan.change", actor=actor)
-
-
-async def get_plan(database: Database, code: str) -> Plan:
-    """Return a plan with its cards.
-
-    Raises:
-        NotFound: no such plan.
-    """
-    async with database.read() as connection:
-        return await _read_plan(connection, code)
-
-
-async def list_plans(database: Database, page: Page = FIRST_PAGE) -> list[Plan]:
-    """Return plans in the order of their codes."""
-    async with database.read() as connection:
-        return await store.read_plans(connection, after=page.after, limit=page.limit)
-
-
-def _unknown_plan(code: str) -> NotFound:
-    return NotFound(f'there is no plan "{code}"', code="unknown_plan")
-
-
-async def _read_plan(connection: Connection, code: str) -> Plan:
-    plan = await store.read_plan(connection, code)
-    if plan is None:
-        raise _unknown_plan(code)
-    return plan
-
-
-async def _store_cards(connection: Connection, plan_id: int, cards: Sequence[PlanCard]) -> None:
-    if len(cards) > PLAN_CARDS_MAX:
-        raise InvalidInput(f"cards: at most {PLAN_CARDS_MAX} cards in a plan", field="cards")
-    found = await store.find_cards(connection, [check_code(c.card, field="cards") for c in cards])
-    seen: set[str] = set()
-    for card in cards:
-        check_choice(card.kind, CARD_KINDS, field="cards.kind")
-        if card.card not in found:
-            raise InvalidInput(
-                f'cards: there is no rate card "{card.card}"', code="unknown_card", field="cards"
-            )
-        if card.card in seen:
-            raise InvalidInput(
-                f"cards: {card.card} is named twice", code="repeated_card", field="cards"
-            )
-        seen.add(card.card)
-    ranked = sorted(cards, key=lambda card: CARD_KINDS.index(card.kind))
-    await store.replace_plan_cards(
-        connection, plan_id, [(found[c.card][0], c.kind) for c in ranked]
-    )
-
-
-async def _note_plan(connection: Connection, code: str, *, action: str, actor: str) -> Plan:
-    plan = await _read_plan(connection, code)
-    await record(
-        connection,
-        actor=actor,
-        action=action,
-        subject=f"plan {code}",
-        detail={"name": plan.name, "cards": [f"{c.card} ({c.kind})" for c in plan.cards]},
-        notice=f"plan:{plan.id}",
-    )
-    return plan

@@ -1,4 +1,4 @@
-"""What a process believes: sessions and wallets in memory, and the deciding on them.
+"""What a process believes: sessions, wallets and meters in memory, and the deciding on them.
 
 Beliefs make decisions fast, never valid: each batch carries the stamps and versions that it was
 decided on, and the store refuses it if they are not what stands.
@@ -14,9 +14,19 @@ from datetime import date, datetime, timedelta
 
 import msgspec
 
-from tollkeeper.core.batch import Answered, Batch, Change, Known, Written, change_of
+from tollkeeper.core.batch import (
+    Answered,
+    Batch,
+    Change,
+    Known,
+    Written,
+    change_of,
+    meters_of,
+    tally,
+)
 from tollkeeper.core.records import (
     Authorise,
+    Charge,
     Command,
     Decision,
     Expire,
@@ -28,14 +38,19 @@ from tollkeeper.core.records import (
     Wallet,
     enrol,
 )
-from tollkeeper.core.session import View, decide, session_id_reused
+from tollkeeper.core.session import decide, session_id_reused
+from tollkeeper.core.terms import Meter, Terms
+from tollkeeper.core.view import View
 from tollkeeper.errors import Conflict, TollkeeperError
 from tollkeeper.services.ports import Book, ChargingStore
 
 CACHE_SESSIONS = 30_000
 CACHE_WALLETS = 100_000
+CACHE_METERS = 100_000
+OPENING = (Authorise, Charge)
+"""Commands that begin a session: their key is new, or they are repeats."""
 KEY_DAYS = 1
-"""An authorisation id is remembered from the start of the day before; a switch may reuse it later."""
+"""The id of an authorisation or charge is remembered from the start of the day before; a switch may reuse it later."""
 
 
 class Item:
@@ -55,8 +70,55 @@ class Item:
 Outcomes = list[tuple[Item, Decision | TollkeeperError]]
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """Ids of what deciding looks at: the wallets of all legs and of all parties counted; the meters."""
+
+    wallets: set[int]
+    meters: set[int]
+
+    def __bool__(self) -> bool:
+        """True when there is anything."""
+        return bool(self.wallets or self.meters)
+
+
+class _Changing:
+    """The wallets and meters of a batch in the making, as the decisions so far leave them."""
+
+    __slots__ = ("guarded", "meters", "meters_guarded", "meters_touched", "touched", "wallets")
+
+    def __init__(self, wallets: Mapping[int, Wallet], meters: Mapping[int, Meter]) -> None:
+        self.wallets = dict(wallets)
+        self.meters = dict(meters)
+        self.touched: set[int] = set()
+        self.guarded: set[int] = set()
+        self.meters_touched: set[int] = set()
+        self.meters_guarded: set[int] = set()
+
+    def take(self, decision: Decision, second: int, *, opens: bool) -> None:
+        """Apply a decision."""
+        if decision.holds or decision.postings:
+            for id_ in {leg.wallet_id for leg in decision.session.legs}:
+                self.wallets[id_] = enrol(self.wallets[id_], decision, second=second, opens=opens)
+                self.touched.add(id_)
+                if decision.guarded:
+                    self.guarded.add(id_)
+        for count in decision.counts:
+            id_ = count.meter_id
+            self.meters[id_] = tally(self.meters[id_], count)
+            self.meters_touched.add(id_)
+            if count.guarded:
+                self.meters_guarded.add(id_)
+
+    def rest(self, wallet_id: int, terms: Terms | None) -> None:
+        """Note what a decision has looked at, changed or not."""
+        if wallet_id in self.wallets:
+            self.touched.add(wallet_id)
+        if terms is not None:
+            self.meters_touched.update(id_ for id_ in meters_of(terms) if id_ in self.meters)
+
+
 class Picture:
-    """Sessions and wallets as last known here, and decisions made on them."""
+    """Sessions, wallets and meters as last known here, and decisions made on them."""
 
     def __init__(
         self,
@@ -74,6 +136,7 @@ class Picture:
         self._policy = policy
         self._sessions: OrderedDict[str, Known] = OrderedDict()
         self._wallets: OrderedDict[int, Wallet] = OrderedDict()
+        self._meters: OrderedDict[int, Meter] = OrderedDict()
         self.operations = 0
         self.replays = 0
 
@@ -84,9 +147,15 @@ class Picture:
         for id_ in ids:
             self._wallets.pop(id_, None)
 
+    def forget_meters(self, ids: Iterable[int]) -> None:
+        """Drop meters that something else has changed."""
+        for id_ in ids:
+            self._meters.pop(id_, None)
+
     def forget(self, items: list[Item]) -> None:
         """What these were decided on is not what stands: read it anew."""
         self._wallets.clear()
+        self._meters.clear()
         for item in items:
             self._sessions.pop(item.command.key, None)
 
@@ -94,6 +163,7 @@ class Picture:
         """Nothing is certain any more."""
         self._sessions.clear()
         self._wallets.clear()
+        self._meters.clear()
 
     def answer_repeats(self, items: list[Item]) -> list[Item]:
         """Answer what was applied before with the stored answer; return the rest."""
@@ -115,7 +185,7 @@ class Picture:
     def _recall(self, command: Command) -> Known | None:
         """The session of a command; an id whose session is long over is free for a new one."""
         known = self._sessions.get(command.key)
-        if known is None or known.session.open or not isinstance(command, Authorise):
+        if known is None or known.session.open or not isinstance(command, OPENING):
             return known
         if known.session.opened_at.date() >= self._since():
             return known
@@ -134,7 +204,7 @@ class Picture:
             for item in items
             # Whether a session's time is over only the store knows: others may have moved its end.
             if isinstance(item.command, Expire)
-            or (not isinstance(item.command, Authorise) and item.command.key not in self._sessions)
+            or (not isinstance(item.command, OPENING) and item.command.key not in self._sessions)
         ]
         return await self.know(items, wanted)
 
@@ -142,7 +212,7 @@ class Picture:
         """Read sessions by key into the cache and answer repeats that this uncovers."""
         if not keys:
             return items
-        old = [item.command.key for item in items if not isinstance(item.command, Authorise)]
+        old = [item.command.key for item in items if not isinstance(item.command, OPENING)]
         found = await self._store.load(keys, self._since(), everywhere=old)
         for key in keys:
             if key in found:
@@ -151,57 +221,92 @@ class Picture:
                 self._sessions.pop(key, None)
         return self.answer_repeats(items)
 
-    def missing_wallets(self, items: list[Item]) -> list[int]:
-        """Wallets that deciding these needs and that are not in memory."""
-        return [id_ for id_ in self.wallets_needed(items) if id_ not in self._wallets]
-
-    async def read_wallets(self, ids: list[int]) -> None:
-        """Read wallets as they are committed."""
-        self._wallets.update(await self._store.wallets(ids))
-
-    def cached(self, items: list[Item]) -> dict[int, Wallet]:
-        """The wallets that deciding these needs, as far as they are in memory."""
-        return {
-            id_: self._wallets[id_] for id_ in self.wallets_needed(items) if id_ in self._wallets
-        }
-
-    def anticipate(self, batch: Batch) -> None:
-        """Take the wallets to be as the batch will leave them once it is written."""
-        for id_, wallet in batch.after.items():
-            self._wallets[id_] = msgspec.structs.replace(wallet, stamp=wallet.stamp + 1)
-            self._wallets.move_to_end(id_)
-
-    def wallets_needed(self, items: list[Item]) -> set[int]:
-        """Wallets of all legs, and all wallets of parties whose sessions are counted."""
-        needed: set[int] = set()
+    def needed(self, items: list[Item]) -> Needs:
+        """What deciding these looks at."""
+        wallets: set[int] = set()
+        meters: set[int] = set()
         for item in items:
             known = self._sessions.get(item.command.key)
             if known is not None:
-                needed.update(leg.wallet_id for leg in known.session.legs)
-            elif isinstance(item.command, Authorise):
-                for offer in item.command.offers:
-                    needed.add(offer.wallet_id)
-                    limits = self._book.limits_of(offer.party_id)
-                    if limits.max_sessions is not None or limits.max_cps is not None:
-                        needed.update(self._book.wallets_of(offer.party_id))
-        return needed
+                for leg in known.session.legs:
+                    wallets.add(leg.wallet_id)
+                    if leg.terms is not None:
+                        meters.update(meters_of(leg.terms))
+                if known.session.counts:
+                    meters.update(known.session.counts)
+            elif isinstance(item.command, OPENING):
+                self._needed_to_open(item.command, wallets, meters)
+        return Needs(wallets, meters)
 
-    def decide(self, items: list[Item], before: Mapping[int, Wallet]) -> tuple[Batch, Outcomes]:
-        """Decide in order, each on the wallets as the ones before it leave them."""
+    def _needed_to_open(
+        self, command: Authorise | Charge, wallets: set[int], meters: set[int]
+    ) -> None:
+        for offer in command.offers:
+            wallets.add(offer.wallet_id)
+            if offer.terms is not None:
+                meters.update(meters_of(offer.terms))
+            if isinstance(command, Charge):
+                # It takes no channel, so calls are not counted.
+                continue
+            limits = self._book.limits_of(offer.party_id)
+            if (
+                limits.max_sessions is not None
+                or limits.max_cps is not None
+                or limits.low_sessions is not None
+            ):
+                wallets.update(self._book.wallets_of(offer.party_id))
+        for count in command.counts:
+            meters.add(count.meter_id)
+
+    def missing(self, needs: Needs) -> Needs:
+        """What of these is not in memory."""
+        return Needs(
+            {id_ for id_ in needs.wallets if id_ not in self._wallets},
+            {id_ for id_ in needs.meters if id_ not in self._meters},
+        )
+
+    async def read(self, needs: Needs) -> None:
+        """Read wallets and meters as they are committed."""
+        if needs.wallets:
+            self._wallets.update(await self._store.wallets(list(needs.wallets)))
+        if needs.meters:
+            self._meters.update(await self._store.meters(list(needs.meters)))
+
+    def cached(self, needs: Needs) -> tuple[dict[int, Wallet], dict[int, Meter]]:
+        """These, as far as they are in memory."""
+        wallets = {id_: self._wallets[id_] for id_ in needs.wallets if id_ in self._wallets}
+        meters = {id_: self._meters[id_] for id_ in needs.meters if id_ in self._meters}
+        return wallets, meters
+
+    def anticipate(self, batch: Batch) -> None:
+        """Take wallets and meters to be as the batch will leave them once it is written."""
+        for id_, wallet in batch.after.items():
+            self._wallets[id_] = msgspec.structs.replace(wallet, stamp=wallet.stamp + 1)
+            self._wallets.move_to_end(id_)
+        for id_, meter in batch.meters_after.items():
+            self._meters[id_] = msgspec.structs.replace(meter, stamp=meter.stamp + 1)
+            self._meters.move_to_end(id_)
+
+    # --- deciding ------------------------------------------------------------------------------------
+
+    def decide(
+        self, items: list[Item], wallets: dict[int, Wallet], meters: dict[int, Meter]
+    ) -> tuple[Batch, Outcomes]:
+        """Decide in order, each on the wallets and meters as the ones before it leave them."""
         now = self._clock()
         second = int(now.timestamp())
-        after = dict(before)
-        touched: set[int] = set()
-        guarded: set[int] = set()
+        stand = _Changing(wallets, meters)
         written: list[Written] = []
         outcomes: Outcomes = []
         for item in items:
-            known = self._sessions.get(item.command.key)
+            command = item.command
+            known = self._sessions.get(command.key)
             session = known.session if known is not None else None
-            view = View(after, self._limits(session, item.command), self._policy)
+            limits = self._limits(session, command)
+            view = View(stand.wallets, limits, self._policy, meters=stand.meters)
             try:
                 decision = decide(
-                    session, item.command, view, now, self._new_id() if session is None else ""
+                    session, command, view, now, self._new_id() if session is None else ""
                 )
             except TollkeeperError as error:
                 outcomes.append((item, error))
@@ -211,40 +316,50 @@ class Picture:
                 continue
             change = change_of(session, decision)
             written.append(Written(change, decision, item.message_id, item.digest, item.request))
-            if decision.holds or decision.postings:
-                for id_ in {leg.wallet_id for leg in decision.session.legs}:
-                    after[id_] = enrol(
-                        after[id_], decision, second=second, opens=change is Change.OPEN
-                    )
-                    touched.add(id_)
-                    if decision.guarded:
-                        guarded.add(id_)
-            touched.update(self._rested_on(item.command, decision, after))
-        return Batch(
-            now, written, dict(before), {id_: after[id_] for id_ in touched}, guarded
-        ), outcomes
-
-    def _rested_on(
-        self, command: Command, decision: Decision, after: Mapping[int, Wallet]
-    ) -> set[int]:
-        """Wallets that a decision looked at without changing them: were they changed meanwhile, decide again."""
-        ids = (
-            {leg.wallet_id for leg in decision.session.legs}
-            if isinstance(command, Authorise | Update)
-            else set()
+            stand.take(decision, second, opens=change is Change.OPEN)
+            if isinstance(command, OPENING):
+                self._rest_on_offers(command, stand)
+            elif isinstance(command, Update):
+                for leg in decision.session.legs:
+                    stand.rest(leg.wallet_id, leg.terms)
+        batch = Batch(
+            now,
+            written,
+            wallets,
+            {id_: stand.wallets[id_] for id_ in stand.touched},
+            stand.guarded,
+            meters,
+            {id_: stand.meters[id_] for id_ in stand.meters_touched},
+            stand.meters_guarded,
         )
-        if isinstance(command, Authorise):
-            for offer in command.offers:
-                ids.update(self._book.wallets_of(offer.party_id))
-        return ids & after.keys()
+        return batch, outcomes
+
+    def _rest_on_offers(self, command: Authorise | Charge, stand: _Changing) -> None:
+        """What an opening has looked at: money, meters, and the wallets of parties whose calls are counted.
+
+        Were any of them changed meanwhile, it is decided again: a refusal, too, holds only for what was seen.
+        """
+        for offer in command.offers:
+            stand.rest(offer.wallet_id, offer.terms)
+            if isinstance(command, Charge):
+                continue
+            for id_ in self._book.wallets_of(offer.party_id):
+                stand.rest(id_, None)
+        for count in command.counts:
+            if count.meter_id in stand.meters:
+                stand.meters_touched.add(count.meter_id)
 
     def _limits(self, session: Session | None, command: Command) -> dict[int, Limits]:
-        if isinstance(command, Authorise):
-            parties = {command.party_id, *(offer.party_id for offer in command.offers)}
-            return {id_: self._book.limits_of(id_) for id_ in parties}
-        if isinstance(command, Update) and session is not None:
-            return {session.party_id: self._book.limits_of(session.party_id)}
-        return {}
+        """The limits of everybody whom the command concerns, where they matter."""
+        if isinstance(command, OPENING):
+            parties = {command.party_id, *[offer.party_id for offer in command.offers]}
+            if command.counts:
+                parties.update([count.party_id for count in command.counts])
+        elif isinstance(command, Update) and session is not None:
+            parties = {session.party_id, *[leg.party_id for leg in session.legs]}
+        else:
+            return {}
+        return {id_: self._book.limits_of(id_) for id_ in parties}
 
     def settle(self, batch: Batch, outcomes: Outcomes) -> None:
         """The batch is durable: remember what stands now and answer everybody."""
@@ -263,6 +378,8 @@ class Picture:
             self._sessions.popitem(last=False)
         while len(self._wallets) > CACHE_WALLETS:
             self._wallets.popitem(last=False)
+        while len(self._meters) > CACHE_METERS:
+            self._meters.popitem(last=False)
 
     def _remember(self, item: Item, decision: Decision) -> None:
         key = decision.session.key
@@ -276,7 +393,7 @@ class Picture:
 
 def _reused(item: Item) -> Conflict:
     """An id came again with other content: a mistake of the sender, never applied."""
-    if isinstance(item.command, Authorise):
+    if isinstance(item.command, OPENING):
         return session_id_reused(item.command.key)
     return Conflict(
         f'"{item.message_id}" was sent before with other content; nothing was changed',

@@ -9,12 +9,14 @@ from typing import Protocol
 
 from tollkeeper.core.batch import Batch, Known
 from tollkeeper.core.records import Limits, Wallet
+from tollkeeper.core.terms import Meter
 
 
 class Unit(Protocol):
-    """Wallets under lock, in a transaction that takes one batch."""
+    """Wallets and meters under lock, in a transaction that takes one batch."""
 
     wallets: dict[int, Wallet]
+    meters: dict[int, Meter]
 
     async def apply(self, batch: Batch) -> None:
         """Write the batch in this transaction."""
@@ -31,14 +33,19 @@ class ChargingStore(Protocol):
     async def wallets(self, ids: Sequence[int]) -> dict[int, Wallet]:
         """Read wallets."""
 
+    async def meters(self, ids: Sequence[int]) -> dict[int, Meter]:
+        """Read meters."""
+
     def encode(self, batch: Batch) -> None:
         """Prepare what ``apply`` will send, while the batch before is still under way."""
 
     async def apply(self, batch: Batch) -> None:
         """Write a batch, all or nothing; raises StaleRead or StoreAway."""
 
-    def locked(self, ids: Sequence[int]) -> AbstractAsyncContextManager[Unit]:
-        """Lock wallets in a transaction."""
+    def locked(
+        self, wallet_ids: Sequence[int], meter_ids: Sequence[int] = ()
+    ) -> AbstractAsyncContextManager[Unit]:
+        """Lock wallets, then meters, in a transaction; each in the order given, which is that of their ids."""
 
     async def close(self) -> None:
         """Drop the connection."""

@@ -11,6 +11,8 @@ from decimal import Decimal
 
 from tollkeeper.core.deck import Change, DeckChange, Mode, Status, compare, merge
 from tollkeeper.core.money import Rounding
+from tollkeeper.core.records import Unit
+from tollkeeper.core.services import service_of
 from tollkeeper.core.tariff import RateRow
 from tollkeeper.errors import InvalidInput, NotFound
 from tollkeeper.store.changes import record
@@ -40,6 +42,7 @@ Say = Callable[[str, int, int], None]
 MOVES_SHOWN = 10
 SUSPICIOUS_SHOWN = 50
 REFUSALS_SHOWN = 100
+VOICE_INCREMENTS = SheetOptions().increments
 
 # What a person looks at first; what is unchanged is only counted.
 _ORDER = {
@@ -165,19 +168,25 @@ async def run_import(database: Database, job: ImportJob, say: Say) -> ImportRepo
 
 
 def _options_for(card: RateCard, options: SheetOptions) -> SheetOptions:
-    """The card says how legs are rounded and which currency its prices are in."""
+    """The card says how legs are rounded, which currency its prices are in, and what they are for."""
     if options.currency is not None and options.currency != card.currency:
         raise InvalidInput(
             f'the card "{card.code}" is in {card.currency}, not in {options.currency}',
             code="wrong_currency",
             field="currency",
         )
-    return replace(
+    made = replace(
         options,
         currency=card.currency,
         decimals=card.decimals,
         rounding=Rounding(card.rounding),
+        units=card.per,
     )
+    if service_of(card.service).unit is Unit.SECOND:
+        return made
+    # What is not time has no minutes: each unit counts, unless the sheet or the caller says otherwise.
+    plain = options.increments == VOICE_INCREMENTS
+    return replace(made, per="minute", increments="1/1" if plain else options.increments)
 
 
 def _compare(

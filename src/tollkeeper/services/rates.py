@@ -6,40 +6,41 @@ force, in one transaction; every process hears of it at once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from tollkeeper.core.deck import Mode, Status
-from tollkeeper.core.money import SCALE, Rounding, parse_currency
+from tollkeeper.core.markup import Markup, marked_up
 from tollkeeper.core.numbering import DEFAULT_RULES, normalise
 from tollkeeper.core.rating import price
 from tollkeeper.core.tariff import Card, Match, PrefixTable, RateRow, find_rate
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
-from tollkeeper.services.fields import (
-    INTEGER_MAX,
-    check_choice,
-    check_code,
-    check_integer,
-    check_text,
+from tollkeeper.services.fields import INTEGER_MAX
+from tollkeeper.services.rate_cards import (
+    PAGE_MAX,
+    SERVICE_PATTERN,
+    CostPlus,
+    RateCard,
+    create_card,
+    find_card,
+    get_card,
+    list_cards,
+    page_of,
 )
 from tollkeeper.services.rate_import import ImportJob, ImportReport, Say
 from tollkeeper.services.rate_refused import write_refused
 from tollkeeper.services.rate_worker import import_in_process
+from tollkeeper.services.scope import shown_actors
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.directory import PartyEntry, read_parties
 from tollkeeper.store.parties import read_party
 from tollkeeper.store.rates import (
-    RateCard,
     RateChange,
     RateRefusal,
     RateVersion,
-    add_card,
-    read_card,
-    read_cards,
     read_changes,
     read_party_cards,
     read_refusals,
@@ -53,6 +54,8 @@ from tollkeeper.wire.ratesheet import BYTES_MAX, SheetOptions
 
 __all__ = [
     "BYTES_MAX",
+    "SERVICE_PATTERN",
+    "CostPlus",
     "ImportReport",
     "Lookup",
     "RateCard",
@@ -73,14 +76,7 @@ __all__ = [
     "versions",
 ]
 
-PAGE_MAX = 10_000
-"""Items of one list at most, whatever was asked for."""
-
-SIDES = ("sell", "buy")
-ROUNDINGS = tuple(mode.value for mode in Rounding)
-SERVICE_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 FILE_NAME_MAX = 255
-_SERVICE = re.compile(SERVICE_PATTERN[1:-1])
 _DEFAULT = SheetOptions()
 
 
@@ -88,7 +84,8 @@ _DEFAULT = SheetOptions()
 class Lookup:
     """Which row prices a number: the chosen one, and what each card of the plan had to offer.
 
-    ``prices`` are those of calls of 60 and of 180 seconds in the card's currency.
+    ``prices`` are those of once and of three times what prices are for (calls of 60 and of 180
+    seconds) in the card's currency. The row of a cost-plus card has the price that it makes.
     """
 
     number: str
@@ -96,76 +93,6 @@ class Lookup:
     chosen: Match
     offers: tuple[Match, ...]
     prices: tuple[Decimal, Decimal]
-
-
-async def create_card(
-    database: Database,
-    *,
-    code: str,
-    currency: str,
-    actor: str,
-    name: str = "",
-    side: str = "sell",
-    service: str = "voice",
-    decimals: int = 6,
-    rounding: str = "half_up",
-) -> RateCard:
-    """Create a rate card without prices; an import brings them.
-
-    Raises:
-        InvalidInput: naming the field. Conflict: the code is taken.
-    """
-    card = RateCard(
-        code=code,
-        name=name or code,
-        currency=parse_currency(currency),
-        side=side,
-        service=service,
-        decimals=decimals,
-        rounding=rounding,
-    )
-    _check_card(card)
-    async with database.write() as connection:
-        card_id = await add_card(connection, card)
-        if card_id is None:
-            raise Conflict(
-                f'there is a rate card "{code}" already', code="card_exists", field="code"
-            )
-        await record(
-            connection,
-            actor=actor,
-            action="card.create",
-            subject=f"card {code}",
-            detail={"currency": currency, "side": side, "service": service},
-            notice=f"card:{card_id}",
-        )
-        return await _card(connection, code)
-
-
-def _check_card(card: RateCard) -> None:
-    check_code(card.code)
-    check_text(card.name, field="name")
-    check_choice(card.side, SIDES, field="side")
-    if _SERVICE.fullmatch(card.service) is None:
-        raise InvalidInput('service: a word such as "voice" or "sms"', field="service")
-    check_integer(card.decimals, field="decimals", most=SCALE)
-    check_choice(card.rounding, ROUNDINGS, field="rounding")
-
-
-async def get_card(database: Database, code: str) -> RateCard:
-    """Return a card.
-
-    Raises:
-        NotFound: there is none of that code.
-    """
-    async with database.read() as connection:
-        return await _card(connection, code)
-
-
-async def list_cards(database: Database, *, after: str = "", limit: int = 100) -> list[RateCard]:
-    """List cards in the order of their codes, those after the code ``after``."""
-    async with database.read() as connection:
-        return await read_cards(connection, after=after, limit=_page(limit))
 
 
 async def import_sheet(
@@ -180,6 +107,7 @@ async def import_sheet(
     dry_run: bool = False,
     file_name: str = "",
     progress: Say | None = None,
+    scope: int | None = None,
 ) -> ImportReport:
     """Compare a sheet with the active version and store the outcome as a draft version.
 
@@ -200,7 +128,13 @@ async def import_sheet(
             "Send one in parts as partial sheets",
             code="file_too_large",
         )
-    await get_card(database, card)
+    found = await get_card(database, card, scope=scope)
+    if found.cost_card is not None:
+        raise InvalidInput(
+            f"{card} is a cost-plus card: its prices are those of {found.cost_card}; import there",
+            code="cost_plus_card",
+            field="card",
+        )
     job = ImportJob(
         url=database.url,
         card=card,
@@ -228,6 +162,7 @@ async def activate(
     actor: str,
     now: datetime,
     force: bool = False,
+    scope: int | None = None,
 ) -> RateVersion:
     """Put a draft in force, retiring the version before it.
 
@@ -238,8 +173,8 @@ async def activate(
         NotFound: no such card or version.
         Conflict: already active, retired, or compared with a version that is not active any more.
     """
-    async with database.write() as connection:
-        found = await _card(connection, card, lock=True)
+    async with database.write(scope=scope) as connection:
+        found = await find_card(connection, card, lock=True)
         draft = await _version(connection, found, version)
         if draft.status == "active":
             raise Conflict(f"version {version} of {card} is already active", code="already_active")
@@ -257,7 +192,8 @@ async def activate(
             )
         await _put_in_force(connection, found, draft, now, replaced_version=found.active_version)
         await _record_switch(connection, found, draft, actor, "card.activate")
-        return await _version(connection, found, version)
+        row = await _version(connection, found, version)
+        return (await _signed(connection, [row], scope))[0]
 
 
 def _named(version: int | None) -> str:
@@ -265,7 +201,13 @@ def _named(version: int | None) -> str:
 
 
 async def roll_back(
-    database: Database, *, card: str, actor: str, now: datetime, expected: int | None = None
+    database: Database,
+    *,
+    card: str,
+    actor: str,
+    now: datetime,
+    expected: int | None = None,
+    scope: int | None = None,
 ) -> RateVersion:
     """Return to the version that was active before the present one, as it was.
 
@@ -276,8 +218,8 @@ async def roll_back(
         NotFound: no such card.
         Conflict: nothing to return to, or another version than ``expected`` is active.
     """
-    async with database.write() as connection:
-        found = await _card(connection, card, lock=True)
+    async with database.write(scope=scope) as connection:
+        found = await find_card(connection, card, lock=True)
         if expected is not None and expected != found.active_version:
             raise Conflict(
                 f"{_named(found.active_version)} of {card} is active, not version {expected}",
@@ -298,7 +240,8 @@ async def roll_back(
             connection, found, earlier, now, replaced_version=earlier.replaced_version
         )
         await _record_switch(connection, found, earlier, actor, "card.roll_back")
-        return await _version(connection, found, earlier.version)
+        row = await _version(connection, found, earlier.version)
+        return (await _signed(connection, [row], scope))[0]
 
 
 async def _put_in_force(
@@ -327,43 +270,60 @@ async def _record_switch(
 
 
 async def versions(
-    database: Database, card: str, *, before: int | None = None, limit: int = 100
+    database: Database,
+    card: str,
+    *,
+    before: int | None = None,
+    limit: int = 100,
+    scope: int | None = None,
 ) -> list[RateVersion]:
     """List the versions of a card, the newest first, those below number ``before``.
 
     Raises:
         NotFound: no such card.
     """
-    async with database.read() as connection:
-        found = await _card(connection, card)
+    async with database.read(scope=scope) as connection:
+        found = await find_card(connection, card)
         top = INTEGER_MAX if before is None else before
-        return await read_versions(connection, found.id, before=top, limit=_page(limit))
+        rows = await read_versions(connection, found.id, before=top, limit=page_of(limit))
+        return await _signed(connection, rows, scope)
 
 
-async def get_version(database: Database, card: str, version: int) -> RateVersion:
+async def get_version(
+    database: Database, card: str, version: int, *, scope: int | None = None
+) -> RateVersion:
     """Return one version of a card.
 
     Raises:
         NotFound: no such card or version.
     """
-    async with database.read() as connection:
-        return await _version(connection, await _card(connection, card), version)
+    async with database.read(scope=scope) as connection:
+        row = await _version(connection, await find_card(connection, card), version)
+        return (await _signed(connection, [row], scope))[0]
 
 
 async def refusals(
-    database: Database, card: str, version: int, *, after: int = 0, limit: int = PAGE_MAX
+    database: Database,
+    card: str,
+    version: int,
+    *,
+    after: int = 0,
+    limit: int = PAGE_MAX,
+    scope: int | None = None,
 ) -> list[RateRefusal]:
     """List the lines that were refused, in the order of the file, those after ``seq``.
 
     Raises:
         NotFound: no such card or version.
     """
-    async with database.read() as connection:
-        found = await _version(connection, await _card(connection, card), version)
-        return await read_refusals(connection, found.id, after=after, limit=_page(limit))
+    async with database.read(scope=scope) as connection:
+        found = await _version(connection, await find_card(connection, card), version)
+        return await read_refusals(connection, found.id, after=after, limit=page_of(limit))
 
 
-async def refused_sheet(database: Database, card: str, version: int) -> str:
+async def refused_sheet(
+    database: Database, card: str, version: int, *, scope: int | None = None
+) -> str:
     """Give the refused lines as a sheet, each with the reason: to be mended and imported again.
 
     It has the titles and the delimiter of the sheet they come from. A sheet without titles is
@@ -372,8 +332,8 @@ async def refused_sheet(database: Database, card: str, version: int) -> str:
     Raises:
         NotFound: no such card or version.
     """
-    async with database.read() as connection:
-        found = await _version(connection, await _card(connection, card), version)
+    async with database.read(scope=scope) as connection:
+        found = await _version(connection, await find_card(connection, card), version)
         refused: list[RateRefusal] = []
         while page := await read_refusals(connection, found.id, after=len(refused), limit=PAGE_MAX):
             refused += page
@@ -392,6 +352,7 @@ async def changes(
     status: str | None = None,
     after: int = 0,
     limit: int = 100,
+    scope: int | None = None,
 ) -> list[RateChange]:
     """List what a version changes against its base, most notable first, those after ``seq``.
 
@@ -400,10 +361,10 @@ async def changes(
     """
     if status is not None and status not in {known.value for known in Status}:
         raise InvalidInput(f"status: one of {', '.join(Status)}", field="status")
-    async with database.read() as connection:
-        found = await _version(connection, await _card(connection, card), version)
+    async with database.read(scope=scope) as connection:
+        found = await _version(connection, await find_card(connection, card), version)
         return await read_changes(
-            connection, found.id, status=status, after=after, limit=_page(limit)
+            connection, found.id, status=status, after=after, limit=page_of(limit)
         )
 
 
@@ -415,6 +376,7 @@ async def lookup(
     card: str | None = None,
     party: str | None = None,
     service: str = "voice",
+    scope: int | None = None,
 ) -> Lookup:
     """Find the row that prices a number at ``now``, by one card or by a party's plan.
 
@@ -424,9 +386,9 @@ async def lookup(
     """
     if (card is None) == (party is None):
         raise InvalidInput("say either a card or a party", field="card")
-    async with database.read() as connection:
+    async with database.read(scope=scope) as connection:
         if card is not None:
-            rules, cards = DEFAULT_RULES, [await _card(connection, card)]
+            rules, cards = DEFAULT_RULES, [await find_card(connection, card)]
         else:
             entry = await _party(connection, party or "")
             rules, cards = (
@@ -445,17 +407,22 @@ async def lookup(
             f"no prefix of {digits} stands in {where}", code="unknown_prefix", field="number"
         )
     tariff = chosen.row.tariff
-    return Lookup(digits, now, chosen, tuple(offers), (price(tariff, 60), price(tariff, 180)))
+    one, three = price(tariff, tariff.per), price(tariff, 3 * tariff.per)
+    return Lookup(digits, now, chosen, tuple(offers), (one, three))
 
 
 async def _only(connection: Connection, card: RateCard, digits: str) -> Card:
     """The active version of a card, with no other rows than those that can match a number."""
     rows: Sequence[RateRow] = ()
-    if card.active_version is not None:
-        version = await _version(connection, card, card.active_version)
+    source = card if card.cost_card is None else await find_card(connection, card.cost_card)
+    if source.active_version is not None:
+        version = await _version(connection, source, source.active_version)
         prefixes = [digits[:length] for length in range(len(digits) + 1)]
-        rows = await read_rows_of(connection, card, version, prefixes)
-    return Card(card.id, card.code, card.active_version or 0, card.currency, PrefixTable(rows))
+        rows = await read_rows_of(connection, source, version, prefixes)
+    if card.cost_card is not None:
+        raised = Markup(card.markup_percent, card.markup, card.floor_price, card.ceiling_price)
+        rows = [replace(row, tariff=marked_up(row.tariff, raised, card.code)[0]) for row in rows]
+    return Card(card.id, card.code, source.active_version or 0, card.currency, PrefixTable(rows))
 
 
 async def _party(connection: Connection, code: str) -> PartyEntry:
@@ -464,13 +431,6 @@ async def _party(connection: Connection, code: str) -> PartyEntry:
     if not found:
         raise NotFound(f'there is no party "{code}"', code="unknown_party", field="party")
     return found[0]
-
-
-async def _card(connection: Connection, code: str, *, lock: bool = False) -> RateCard:
-    card = await read_card(connection, code, lock=lock)
-    if card is None:
-        raise NotFound(f'there is no rate card "{code}"', code="unknown_card", field="card")
-    return card
 
 
 async def _version(connection: Connection, card: RateCard, number: int) -> RateVersion:
@@ -482,5 +442,11 @@ async def _version(connection: Connection, card: RateCard, number: int) -> RateV
     return found
 
 
-def _page(limit: int) -> int:
-    return max(1, min(limit, PAGE_MAX))
+async def _signed(
+    connection: Connection, rows: list[RateVersion], scope: int | None
+) -> list[RateVersion]:
+    """Versions with the names of those who made them, as far as a scope may know them."""
+    if scope is None:
+        return rows
+    names = await shown_actors(connection, [row.created_by for row in rows])
+    return [replace(row, created_by=names[row.created_by]) for row in rows]

@@ -59,6 +59,7 @@ class Export:
     kind: str
     zone: ZoneInfo
     name: str
+    scope: int | None = None
 
     @property
     def media_type(self) -> str:
@@ -94,7 +95,7 @@ class Export:
         names, done = Names(), 0
         if self.wanted is not None:
             async for rows in stream_rows(self.database, self.wanted):
-                shown = await show(self.database, names, rows)
+                shown = await show(self.database, names, rows, scope=self.scope)
                 if chunk := await asyncio.to_thread(writer.add, shown):
                     yield chunk
                 done += len(rows)
@@ -111,6 +112,7 @@ async def prepare(
     kind: str,
     now: datetime,
     timezone: str | None = None,
+    scope: int | None = None,
 ) -> Export:
     """Check what is to be exported; nothing is read yet.
 
@@ -122,11 +124,11 @@ async def prepare(
     """
     check_choice(kind, KINDS, field="format")
     zone = check_timezone(timezone) if timezone is not None else None
-    wanted = await filter_of(database, query, now=now)
+    wanted = await filter_of(database, query, now=now, scope=scope)
     if zone is None:
         zone = await _zone(database, query.customer or query.vendor)
     who = "-".join(name for name in ("usage", query.customer, query.vendor) if name)
-    return Export(database, wanted, kind, ZoneInfo(zone), f"{who}.{kind}")
+    return Export(database, wanted, kind, ZoneInfo(zone), f"{who}.{kind}", scope)
 
 
 async def _zone(database: Database, party: str | None) -> str:

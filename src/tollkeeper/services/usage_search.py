@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from heapq import merge
 from operator import attrgetter
+from typing import Any
 
 from tollkeeper.core.numbering import DIGITS_MAX
 from tollkeeper.core.usage import TEXT_MAX
@@ -23,6 +24,7 @@ from tollkeeper.store.archive import read_parts
 from tollkeeper.store.archive_search import Part, search_parts
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.parties import read_party
+from tollkeeper.store.scope import read_subtree
 from tollkeeper.store.usage_search import (
     DIMENSIONS,
     FIRST_KEY,
@@ -150,8 +152,12 @@ class UsagePage:
 # --- what is asked for ---------------------------------------------------------------------------
 
 
-async def filter_of(database: Database, query: UsageQuery, *, now: datetime) -> UsageFilter | None:
+async def filter_of(
+    database: Database, query: UsageQuery, *, now: datetime, scope: int | None = None
+) -> UsageFilter | None:
     """Check a query and make it one that the store understands; None where nothing can be found.
+
+    A scope finds the records of its own subtree and may not ask for vendors.
 
     Raises:
         InvalidInput: naming the parameter; NotFound is not raised: a wrong code is a wrong parameter.
@@ -174,7 +180,10 @@ async def filter_of(database: Database, query: UsageQuery, *, now: datetime) -> 
             field="called",
         )
     after = read_cursor(query.after)
+    _check_vendor(query.vendor, scope)
+    # Archived days are no tables: so who may see what is part of the question, not of the connection.
     async with database.read() as connection:
+        customers = None if scope is None else await read_subtree(connection, scope)
         wanted = UsageFilter(
             since=since,
             until=until,
@@ -182,8 +191,9 @@ async def filter_of(database: Database, query: UsageQuery, *, now: datetime) -> 
             prefix=prefix,
             caller=caller,
             call_id=call_id,
-            customer_id=await _party(connection, query.customer, "customer"),
-            vendor_id=await _party(connection, query.vendor, "vendor"),
+            customer_id=await _party(connection, query.customer, "customer", customers),
+            vendor_id=await _party(connection, query.vendor, "vendor", None),
+            customers=customers,
             after=after,
         )
         bounds = await read_bounds(connection)
@@ -199,11 +209,20 @@ def _within(wanted: UsageFilter, first: date, last: date) -> UsageFilter | None:
     return replace(wanted, since=since, until=until)
 
 
-async def _party(connection: Connection, code: str | None, field: str) -> int | None:
+def _check_vendor(vendor: str | None, scope: int | None) -> None:
+    if vendor is not None and scope is not None:
+        raise InvalidInput(
+            "vendor: who carries the calls is known to the operator only", field="vendor"
+        )
+
+
+async def _party(
+    connection: Connection, code: str | None, field: str, seen: Collection[int] | None
+) -> int | None:
     if code is None:
         return None
     party = await read_party(connection, code)
-    if party is None:
+    if party is None or (seen is not None and party.id not in seen):
         raise InvalidInput(
             f'{field}: there is no party "{code}"', code="unknown_party", field=field
         )
@@ -258,7 +277,12 @@ def read_cursor(text: str) -> Key:
 
 
 async def search(
-    database: Database, query: UsageQuery, *, now: datetime, limit: int = 100
+    database: Database,
+    query: UsageQuery,
+    *,
+    now: datetime,
+    limit: int = 100,
+    scope: int | None = None,
 ) -> UsagePage:
     """Find records in the order of their start, over partitions and archive.
 
@@ -266,7 +290,7 @@ async def search(
         InvalidInput: a parameter is wrong. Conflict: an archived part is missing.
     """
     limit = max(1, min(limit, PAGE_MAX))
-    wanted = await filter_of(database, query, now=now)
+    wanted = await filter_of(database, query, now=now, scope=scope)
     if wanted is None:
         return UsagePage((), None)
     rows, end = await read_page(database, wanted, limit=limit + 1)
@@ -275,7 +299,8 @@ async def search(
         end = shown[-1].key
     names = Names()
     return UsagePage(
-        tuple(await show(database, names, shown)), None if end is None else cursor_of(end)
+        tuple(await show(database, names, shown, scope=scope)),
+        None if end is None else cursor_of(end),
     )
 
 
@@ -346,12 +371,34 @@ def gone(error: OSError) -> Conflict:
     )
 
 
-async def show(database: Database, names: Names, rows: Sequence[UsageRow]) -> list[UsageView]:
-    """Records at their present value, with names for ids; ``names`` remembers those."""
+async def show(
+    database: Database, names: Names, rows: Sequence[UsageRow], *, scope: int | None = None
+) -> list[UsageView]:
+    """Records at their present value, with names for ids; ``names`` remembers those.
+
+    A scope learns of a record what its customer was charged, and nothing of vendors, trunks and files.
+    """
     async with database.read() as connection:
         present = await apply_revisions(connection, rows)
-        await names.read(connection, present)
+    if scope is not None:
+        present = [replace(row, **_OPERATORS) for row in present]
+    async with database.read(scope=scope) as connection:
+        await names.read(connection, present, files=scope is None)
     return [_view(row, names) for row in present]
+
+
+_OPERATORS: dict[str, Any] = {
+    "vendor_id": 0,
+    "trunk_in": 0,
+    "trunk_out": 0,
+    "buy_wallet": 0,
+    "buy_version": 0,
+    "buy_row": 0,
+    "buy_prefix": "",
+    "buy_billed": 0,
+    "cost": Decimal(0),
+}
+"""What of a record is the operator's alone."""
 
 
 def _view(row: UsageRow, names: Names) -> UsageView:
@@ -400,6 +447,8 @@ def _view(row: UsageRow, names: Names) -> UsageView:
 
 # --- hourly sums ---------------------------------------------------------------------------------
 
+_OPERATORS_DIMENSIONS = frozenset(("vendor", "trunk_in", "trunk_out"))
+
 
 async def report(
     database: Database,
@@ -412,6 +461,7 @@ async def report(
     vendor: str | None = None,
     limit: int = 1000,
     skip: int = 0,
+    scope: int | None = None,
 ) -> list[HourSum]:
     """Sums of whole hours, grouped by some of :data:`DIMENSIONS` and always by the currencies.
 
@@ -423,6 +473,9 @@ async def report(
     for name in by:
         if name not in DIMENSIONS:
             raise InvalidInput(f'by: "{name}" is none of {", ".join(DIMENSIONS)}', field="by")
+        if scope is not None and name in _OPERATORS_DIMENSIONS:
+            raise InvalidInput(f"by: {name} is known to the operator only", field="by")
+    _check_vendor(vendor, scope)
     end = now + DEFAULT_SPAN if until is None else check_moment(until, field="to")
     begin = min(now, end) - DEFAULT_SPAN if since is None else check_moment(since, field="from")
     if begin >= end:
@@ -430,11 +483,13 @@ async def report(
     # A hour that is asked for in part is shown whole: nothing finer is known.
     begin = begin.replace(minute=0, second=0, microsecond=0)
     async with database.read() as connection:
+        customers = None if scope is None else await read_subtree(connection, scope)
         wanted = UsageFilter(
             since=begin,
             until=end,
-            customer_id=await _party(connection, customer, "customer"),
-            vendor_id=await _party(connection, vendor, "vendor"),
+            customer_id=await _party(connection, customer, "customer", customers),
+            vendor_id=await _party(connection, vendor, "vendor", None),
+            customers=customers,
         )
         most = max(1, min(limit, REPORT_ROWS_MAX + 1))
-        return await read_hours(connection, wanted, by, limit=most, skip=skip)
+        return await read_hours(connection, wanted, by, limit=most, skip=skip, costs=scope is None)

@@ -25,6 +25,7 @@ from tollkeeper.core.audit import (
     check_posting,
     check_wallet,
 )
+from tollkeeper.core.audit_meters import MeterTotals, check_meters, check_transfers
 from tollkeeper.services.picture import KEY_DAYS
 from tollkeeper.services.verify_usage import check_usage
 from tollkeeper.services.wallets import park
@@ -113,12 +114,16 @@ async def verify(
         await _check_entries(connection, notes)
         books = await _check_books(connection, notes)
         tell("wallets and entries", counts.entries, counts.entries)
+        totals = MeterTotals()
         rows = store.read_live(connection)
         async for row in _counted(rows, "live sessions", counts.live_sessions, tell):
             _check_live(row, now or counts.at, patience, notes)
+            totals.add(row.session)
         rows = store.read_closed(connection)
         async for row in _counted(rows, "charges, derived again", counts.closed_sessions, tell):
             _check_closed(row, notes)
+            totals.add(row.session)
+        notes.add(check_meters([line async for line in store.read_meters(connection)], totals.sums))
         await _check_strays(connection, notes)
         tell("messages", 0, counts.messages)
         await _check_messages(connection, notes)
@@ -176,6 +181,7 @@ async def _check_books(connection: Connection, notes: _Notes) -> list[BookTotals
     books = await store.read_books(connection)
     for book in books:
         notes.add(check_book(book.currency, book.wallets, book.others))
+        notes.add(check_transfers(book.currency, book.transfer))
     return books
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from tollkeeper.core.ledger import LEGAL, Account, Code, Posting, check_posting
+from tollkeeper.core.bonus import Purse, free_own
+from tollkeeper.core.ledger import LEGAL, Account, Code
 from tollkeeper.core.money import ZERO, parse_currency, plain
 from tollkeeper.core.records import Wallet
-from tollkeeper.errors import Breach, Conflict, InvalidInput, NotFound
+from tollkeeper.errors import Breach, Conflict, Forbidden, InvalidInput
 from tollkeeper.services.fields import (
     REASON_MAX,
     check_amount,
@@ -22,32 +23,41 @@ from tollkeeper.services.fields import (
     check_moment,
     check_text,
 )
-from tollkeeper.services.parties import unknown_party
+from tollkeeper.services.overcommit import check_overcommit
+from tollkeeper.services.postings import Posted, post, purse_of
+from tollkeeper.services.scope import check_below, shown_actors, unknown_party
+from tollkeeper.services.wallet_terms import change_terms, find_wallet, refuse_frozen
 from tollkeeper.store import wallets as store
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.parties import lock_party, read_party
-from tollkeeper.store.wallets import Entry
+from tollkeeper.store.wallets import Entry, WalletRow
+
+__all__ = [
+    "KINDS",
+    "Posted",
+    "Statement",
+    "change_credit_limit",
+    "change_terms",
+    "create_wallet",
+    "create_wallet_within",
+    "get_wallet",
+    "get_wallets",
+    "park",
+    "statement",
+    "top_up",
+    "top_up_within",
+    "unpark",
+]
 
 KINDS = ("topup", "withdrawal", "adjust_up", "adjust_down")
 """Entries that a person makes; all others are made by charging."""
-
-TURNOVER_MAX = Decimal(10) ** 19
-"""What a wallet may be credited or debited in its life; the columns hold ten times as much."""
 
 STATEMENT_DAYS_MAX = 93
 """A quarter: a statement looks at one partition of the journal for each of its days."""
 
 CONTRA_NAME = "manual"
 """Name of the clearing and adjustment accounts that entries made by people stand against."""
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """A new entry, and the wallet as it leaves it."""
-
-    entry: Entry
-    wallet: Wallet
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +82,54 @@ class Statement:
 
 
 async def create_wallet(
-    database: Database, *, party: str, currency: str, credit_limit: Decimal = ZERO, actor: str
-) -> Wallet:
-    """Give a party an empty wallet; ``credit_limit`` 0 is prepaid.
+    database: Database,
+    *,
+    party: str,
+    currency: str,
+    credit_limit: Decimal = ZERO,
+    actor: str,
+    scope: int | None = None,
+) -> WalletRow:
+    """Give a party an empty wallet; ``credit_limit`` is what is agreed, 0 for none.
 
     Raises:
         NotFound: no such party. Conflict: it has a wallet in this currency.
-        InvalidInput: no currency code, or a limit out of bounds.
+        InvalidInput: no currency code, or a limit out of bounds. Forbidden: the scope itself.
     """
-    async with database.write() as connection:
+    async with database.write(scope=scope) as connection:
         return await create_wallet_within(
-            connection, party=party, currency=currency, credit_limit=credit_limit, actor=actor
+            connection,
+            party=party,
+            currency=currency,
+            credit_limit=credit_limit,
+            actor=actor,
+            scope=scope,
         )
 
 
 async def create_wallet_within(
-    connection: Connection, *, party: str, currency: str, credit_limit: Decimal = ZERO, actor: str
-) -> Wallet:
+    connection: Connection,
+    *,
+    party: str,
+    currency: str,
+    credit_limit: Decimal = ZERO,
+    actor: str,
+    scope: int | None = None,
+) -> WalletRow:
     """As :func:`create_wallet`, in the caller's transaction."""
     parse_currency(currency)
     check_amount(credit_limit, field="credit_limit", zero=True)
+    await check_below(connection, scope, party)
     party_id = await lock_party(connection, party)
     if party_id is None:
         raise unknown_party(party)
+    owner = await read_party(connection, party)
+    if owner is not None and owner.kind == "user":
+        raise InvalidInput(
+            f"{party} is a user and spends the money of its customer: it has no wallet of its own",
+            code="user_has_no_wallet",
+            field="party",
+        )
     account_id = await store.add_account(connection, Account.WALLET, currency, party)
     if account_id is None:
         raise Conflict(
@@ -105,8 +140,10 @@ async def create_wallet_within(
         account_id=account_id,
         party_id=party_id,
         currency=currency,
-        credit_limit=credit_limit,
+        agreed_limit=credit_limit,
     )
+    if credit_limit > ZERO:
+        await check_overcommit(connection, party_id, currency)
     await record(
         connection,
         actor=actor,
@@ -115,42 +152,35 @@ async def create_wallet_within(
         detail={"credit_limit": plain(credit_limit)},
         notice=f"party:{party_id}",
     )
-    return Wallet(account_id, party_id, currency, credit_limit=credit_limit)
+    return await _lock(connection, account_id)
 
 
-async def get_wallets(database: Database, party: str) -> list[Wallet]:
+async def get_wallets(
+    database: Database, party: str, *, scope: int | None = None
+) -> list[WalletRow]:
     """Return a party's wallets in the order of their currencies.
 
     Raises:
         NotFound: no such party.
     """
-    async with database.read() as connection:
+    async with database.read(scope=scope) as connection:
         found = await store.read_wallets(connection, party)
         if not found and await read_party(connection, party) is None:
             raise unknown_party(party)
         return found
 
 
-async def get_wallet(database: Database, party: str, currency: str) -> Wallet:
+async def get_wallet(database: Database, party: str, currency: str) -> WalletRow:
     """Return a party's wallet in a currency.
 
     Raises:
         NotFound: no such party, or it has no wallet in this currency.
     """
     async with database.read() as connection:
-        return await _find(connection, party, currency)
+        return await find_wallet(connection, party, currency)
 
 
-async def _find(connection: Connection, party: str, currency: str) -> Wallet:
-    wallet = await store.find_wallet(connection, party, currency)
-    if wallet is not None:
-        return wallet
-    if await read_party(connection, party) is None:
-        raise unknown_party(party)
-    raise NotFound(f"{party} has no wallet in {currency}", code="unknown_wallet")
-
-
-async def _lock(connection: Connection, wallet_id: int) -> Wallet:
+async def _lock(connection: Connection, wallet_id: int) -> WalletRow:
     wallet = await store.lock_wallet(connection, wallet_id)
     if wallet is None:
         raise Breach(f"wallet {wallet_id} has vanished")
@@ -203,79 +233,68 @@ async def top_up_within(
     actor: str,
     clock: Callable[[], datetime],
     kind: str = "topup",
+    scope: int | None = None,
 ) -> Posted:
-    """As :func:`top_up`, in the caller's transaction."""
+    """As :func:`top_up`, in the caller's transaction.
+
+    Raises:
+        Forbidden: a ``scope`` is given: who works for a party moves money and makes none.
+    """
+    if scope is not None:
+        raise Forbidden(
+            f"money comes in through the operator only; to give {party} some of your own, make a transfer",
+            code="use_transfer",
+        )
     code = Code(check_choice(kind, KINDS, field="kind"))
     check_amount(amount)
     check_text(reason, field="reason", longest=REASON_MAX)
-    found = await _find(connection, party, currency)
-    contra = await _contra(connection, code, currency)
+    found = await find_wallet(connection, party, currency)
     wallet = await _lock(connection, found.id)
-    _check_covered(wallet, code, amount)
-    check_posting(Posting(wallet.id, 0, code, amount))
-    draft = Entry(
-        id=0,
+    _check_covered(wallet, await purse_of(connection, wallet), code, amount)
+    if code is Code.WITHDRAWAL:
+        await refuse_frozen(connection, wallet.party_id, party)
+    posted = await post(
+        connection,
+        wallet,
+        code,
+        amount,
         # Read under the lock: so the times of a wallet's entries follow their versions.
         at=clock(),
-        code=code,
-        amount=amount,
-        currency=currency,
-        version=wallet.version + 1,
-        balance_after=ZERO,
-        session_id=None,
         actor=actor,
         reason=reason,
+        contra=CONTRA_NAME,
     )
-    draft = replace(draft, balance_after=wallet.balance + draft.effect)
-    debit, credit = (wallet.id, contra) if LEGAL[code][0] is Account.WALLET else (contra, wallet.id)
-    number = await store.add_entry(
-        connection, draft, wallet_id=wallet.id, debit=debit, credit=credit
-    )
-    await store.count_entry(connection, wallet.id, draft.effect)
+    if LEGAL[code][1] is Account.WALLET:
+        await check_overcommit(connection, wallet.party_id, currency)
     await record(
         connection,
         actor=actor,
         action=f"wallet.{code}",
         subject=f"wallet {party}/{currency}",
-        detail={"amount": plain(amount), "reason": reason, "entry": number},
+        detail={"amount": plain(amount), "reason": reason, "entry": posted.entry.id},
         notice=f"party:{wallet.party_id}",
     )
-    return Posted(replace(draft, id=number), await _lock(connection, wallet.id))
+    return posted
 
 
-def _check_covered(wallet: Wallet, code: Code, amount: Decimal) -> None:
+def _check_covered(wallet: Wallet, purse: Purse, code: Code, amount: Decimal) -> None:
     if LEGAL[code][1] is Account.WALLET:
-        if wallet.credited + amount >= TURNOVER_MAX:
-            raise Conflict("the wallet cannot hold that much", code="wallet_full", field="amount")
         return
     if code is Code.WITHDRAWAL and wallet.parked:
         raise Conflict(
             "the wallet is parked until its books are checked; nothing is paid out",
             code="wallet_parked",
         )
-    own = wallet.available
-    if code is Code.WITHDRAWAL:
-        own -= wallet.credit_limit
+    paid_out = code is Code.WITHDRAWAL
+    own = free_own(purse, wallet.held) if paid_out else max(wallet.available, ZERO)
     if amount > own:
+        bonus = f", {plain(purse.bonus)} is bonus" if paid_out and purse.bonus else ""
         raise Conflict(
-            f"only {plain(max(own, ZERO))} {wallet.currency} can be taken out; "
-            f"{plain(wallet.held)} is held for live sessions",
+            f"only {plain(own)} {wallet.currency} can be taken out; "
+            f"{plain(wallet.held)} is held for live sessions{bonus}",
             code="insufficient_funds",
             field="amount",
         )
-
-
-async def _contra(connection: Connection, code: Code, currency: str) -> int:
-    """The account on the other side, made where there is none, without locking one that is there."""
-    debit, credit = LEGAL[code]
-    kind = credit if debit is Account.WALLET else debit
-    number = await store.find_account(connection, kind, currency, CONTRA_NAME)
-    if number is None:
-        number = await store.add_account(connection, kind, currency, CONTRA_NAME)
-    if number is None:
-        number = await store.find_account(connection, kind, currency, CONTRA_NAME)
-    assert number is not None
-    return number
 
 
 # --- terms ---------------------------------------------------------------------------------------
@@ -283,8 +302,8 @@ async def _contra(connection: Connection, code: Code, currency: str) -> int:
 
 async def change_credit_limit(
     database: Database, *, party: str, currency: str, limit: Decimal, reason: str, actor: str
-) -> Wallet:
-    """Set how far the balance may go below zero.
+) -> WalletRow:
+    """Set how far the balance of a postpaid party may go below zero: the agreed limit.
 
     Raises:
         NotFound: no such party or wallet. InvalidInput: a limit or reason out of bounds.
@@ -295,7 +314,9 @@ async def change_credit_limit(
     )
 
 
-async def park(database: Database, *, party: str, currency: str, reason: str, actor: str) -> Wallet:
+async def park(
+    database: Database, *, party: str, currency: str, reason: str, actor: str
+) -> WalletRow:
     """Stop a wallet: no new session and no payment out of it until it is unparked.
 
     Raises:
@@ -308,7 +329,7 @@ async def park(database: Database, *, party: str, currency: str, reason: str, ac
 
 async def unpark(
     database: Database, *, party: str, currency: str, reason: str, actor: str
-) -> Wallet:
+) -> WalletRow:
     """Let a parked wallet be used again.
 
     Raises:
@@ -317,52 +338,6 @@ async def unpark(
     return await change_terms(
         database, party=party, currency=currency, reason=reason, actor=actor, parked=False
     )
-
-
-async def change_terms(
-    database: Database,
-    *,
-    party: str,
-    currency: str,
-    reason: str,
-    actor: str,
-    credit_limit: Decimal | None = None,
-    parked: bool | None = None,
-) -> Wallet:
-    """Change credit limit, parking or both; None leaves it as it is.
-
-    Raises:
-        As :func:`change_credit_limit`.
-    """
-    check_text(reason, field="reason", longest=REASON_MAX)
-    if credit_limit is not None:
-        check_amount(credit_limit, field="credit_limit", zero=True)
-    async with database.write() as connection:
-        wallet = await _lock(connection, (await _find(connection, party, currency)).id)
-        limit = wallet.credit_limit if credit_limit is None else credit_limit
-        stop = wallet.parked if parked is None else parked
-        left = wallet.available - wallet.credit_limit + limit
-        if limit < wallet.credit_limit and left < ZERO:
-            raise Conflict(
-                f"{plain(limit)} {currency} would not cover what is used and held; "
-                f"it takes {plain(limit - left)} at least",
-                code="limit_in_use",
-                field="credit_limit",
-            )
-        await store.set_terms(connection, wallet.id, credit_limit=limit, parked=stop)
-        await record(
-            connection,
-            actor=actor,
-            action="wallet.terms",
-            subject=f"wallet {party}/{currency}",
-            detail={
-                "credit_limit": [plain(wallet.credit_limit), plain(limit)],
-                "parked": [wallet.parked, stop],
-                "reason": reason,
-            },
-            notice=f"party:{wallet.party_id}",
-        )
-        return await _lock(connection, wallet.id)
 
 
 # --- statement -----------------------------------------------------------------------------------
@@ -377,6 +352,7 @@ async def statement(
     end: datetime,
     after: int = 0,
     limit: int = 100,
+    scope: int | None = None,
 ) -> Statement:
     """Return one page of what happened on a wallet, with the balances of the whole period.
 
@@ -399,8 +375,8 @@ async def statement(
     moment = timedelta(microseconds=1)
     # Servers' clocks differ a little: an entry may stand on the day beside the one expected.
     days = ((begin - timedelta(days=1)).date(), (end + timedelta(days=1)).date())
-    async with database.read() as connection:
-        wallet = await _find(connection, party, currency)
+    async with database.read(scope=scope) as connection:
+        wallet = await find_wallet(connection, party, currency)
         first, opening = await store.last_before(
             connection, wallet.id, day=(begin - moment).date(), at=begin
         )
@@ -412,6 +388,9 @@ async def statement(
         found = await store.read_entries(
             connection, wallet.id, days=days, after=max(after, first), upto=last, limit=limit + 1
         )
+        if scope is not None:
+            actors = await shown_actors(connection, [entry.actor for entry in found])
+            found = [replace(entry, actor=actors[entry.actor]) for entry in found]
     page = tuple(found[:limit])
     return Statement(
         party=party,

@@ -144,6 +144,9 @@ def _conditions(wanted: UsageFilter, undone: Sequence[int]) -> tuple[list[str], 
         if (value := getattr(wanted, name)) is not None:
             clauses.append(f"{name} = ${name}")
             values[name] = value
+    if wanted.customers is not None:
+        clauses.append("customer_id IN (SELECT unnest($customers::BIGINT[]))")
+        values["customers"] = list(wanted.customers)
     if wanted.prefix:
         clauses += ["called >= $prefix", "called < $prefix_end"]
         values["prefix"], values["prefix_end"] = _bounds(wanted.prefix)

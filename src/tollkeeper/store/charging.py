@@ -1,4 +1,4 @@
-"""The store of the charging lane: reads sessions and wallets, writes batches of decisions.
+"""The store of the charging lane: reads sessions, wallets and meters, writes batches of decisions.
 
 One connection of its own, one server-side function for a whole batch, parameters as array
 literals so that one prepared statement serves every batch.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import date
 
 import msgspec
 import psycopg
@@ -20,19 +19,17 @@ from psycopg.rows import DictRow, dict_row
 from tollkeeper.core.batch import (
     Answered,
     Batch,
-    Change,
     GuardRefused,
     Known,
     StaleRead,
     StoreAway,
-    Written,
 )
-from tollkeeper.core.ledger import LEGAL, Account, Posting
 from tollkeeper.core.records import Reply, Session, Wallet
+from tollkeeper.core.terms import Meter
+from tollkeeper.store.charging_arrays import Contra, contra, parameters
 from tollkeeper.store.db import OPTIONS, queries
 
 _SQL = queries("charging")
-_encode = msgspec.json.Encoder().encode
 _session_decoder = msgspec.json.Decoder(Session)
 _reply_decoder = msgspec.json.Decoder(Reply)
 
@@ -53,7 +50,7 @@ class PostgresChargingStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: AsyncConnection[DictRow] | None = None
-        self._accounts: dict[tuple[Account, str, str], int] = {}
+        self._accounts: dict[Contra, int] = {}
         self._encoded: tuple[Batch, list[str]] | None = None
 
     async def connect(self) -> AsyncConnection[DictRow]:
@@ -139,29 +136,40 @@ class PostgresChargingStore:
         async with self._guarded() as connection:
             return await _read_wallets(connection, _SQL["wallets"], ids)
 
+    async def meters(self, ids: Sequence[int]) -> dict[int, Meter]:
+        """Read meters by id, without locks."""
+        async with self._guarded() as connection:
+            return await _read_meters(connection, _SQL["meters"], ids)
+
     def encode(self, batch: Batch) -> None:
         """Make the parameters of a batch that will be applied next."""
         if batch.written and not self._unknown_accounts(batch):
-            self._encoded = (batch, _parameters(batch, self._accounts))
+            self._encoded = (batch, parameters(batch, self._accounts))
 
     async def apply(self, batch: Batch) -> None:
         """Write a batch in one durable transaction.
 
         Raises:
-            StaleRead: a wallet or session has changed since; nothing was written.
+            StaleRead: a wallet, meter or session has changed since; nothing was written.
+            GuardRefused: holds beyond the money of a wallet, or more on a meter than its cap.
             StoreAway: the database does not answer; whether it was written is unknown.
         """
         async with self._guarded() as connection:
             await self.apply_within(connection, batch)
 
     @asynccontextmanager
-    async def locked(self, ids: Sequence[int]) -> AsyncIterator[LockedUnit]:
-        """Open a transaction that holds the wallets' rows; it commits when the block ends."""
+    async def locked(
+        self, wallet_ids: Sequence[int], meter_ids: Sequence[int] = ()
+    ) -> AsyncIterator[LockedUnit]:
+        """Open a transaction that holds the rows of wallets and meters; it commits when the block ends."""
         async with self._guarded() as connection:
             try:
                 async with connection.transaction():
-                    wallets = await _read_wallets(connection, _SQL["wallets_locked"], ids)
-                    yield LockedUnit(wallets, self, connection)
+                    wallets = await _read_wallets(connection, _SQL["wallets_locked"], wallet_ids)
+                    meters = {}
+                    if meter_ids:
+                        meters = await _read_meters(connection, _SQL["meters_locked"], meter_ids)
+                    yield LockedUnit(wallets, meters, self, connection)
             except BaseException:
                 # An account that this transaction created is undone with it.
                 self._accounts.clear()
@@ -171,27 +179,25 @@ class PostgresChargingStore:
         """Write a batch in whatever transaction the connection is in."""
         encoded, self._encoded = self._encoded, None
         if encoded is not None and encoded[0] is batch:
-            parameters = encoded[1]
+            values = encoded[1]
         else:
             for name in self._unknown_accounts(batch):
                 await self._know_account(connection, name)
-            parameters = _parameters(batch, self._accounts)
+            values = parameters(batch, self._accounts)
         # A raw cursor sends the statement as it stands: nothing to translate on each batch.
         async with AsyncRawCursor(connection) as cursor:
-            await cursor.execute(_SQL["charge_batch"], parameters, prepare=True)
+            await cursor.execute(_SQL["charge_batch"], values, prepare=True)
 
-    def _unknown_accounts(self, batch: Batch) -> set[tuple[Account, str, str]]:
+    def _unknown_accounts(self, batch: Batch) -> set[Contra]:
         """Accounts on the other side of the batch's entries whose numbers are not known here."""
         names = {
-            _contra(written.decision.session, posting)
+            contra(written.decision.session, posting)
             for written in batch.written
             for posting in written.decision.postings
         }
         return names - self._accounts.keys()
 
-    async def _know_account(
-        self, connection: AsyncConnection[DictRow], name: tuple[Account, str, str]
-    ) -> None:
+    async def _know_account(self, connection: AsyncConnection[DictRow], name: Contra) -> None:
         kind, currency, service = name
         cursor = await connection.execute(_SQL["account"], (kind.value, currency, service))
         row = await cursor.fetchone()
@@ -227,20 +233,22 @@ class PostgresChargingStore:
 
 
 class LockedUnit:
-    """Wallets held by row locks, and the one batch that is decided on them."""
+    """Wallets and meters held by row locks, and the one batch that is decided on them."""
 
     def __init__(
         self,
         wallets: dict[int, Wallet],
+        meters: dict[int, Meter],
         store: PostgresChargingStore,
         connection: AsyncConnection[DictRow],
     ) -> None:
         self.wallets = wallets
+        self.meters = meters
         self._store = store
         self._connection = connection
 
     async def apply(self, batch: Batch) -> None:
-        """Write the batch within the transaction that holds the wallets."""
+        """Write the batch within the transaction that holds the rows."""
         await self._store.apply_within(self._connection, batch)
 
 
@@ -251,161 +259,8 @@ async def _read_wallets(
     return {row["id"]: Wallet(**row) for row in rows}
 
 
-def _contra(session: Session, posting: Posting) -> tuple[Account, str, str]:
-    """The account on the other side of a wallet's entry: its kind, currency and name."""
-    debit, credit = LEGAL[posting.code]
-    kind = credit if debit is Account.WALLET else debit
-    return kind, session.legs[posting.leg].pin.currency, session.service
-
-
-def _numbers(values: Iterable[object]) -> str:
-    """An array literal of values that need no quotes (numbers, dates, uuids, true/false)."""
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def _texts(values: Iterable[str]) -> str:
-    """An array literal of arbitrary texts."""
-    quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
-    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
-
-
-def _documents(values: Iterable[bytes]) -> str:
-    """A JSON array of documents: unlike texts in an array literal they need no quoting."""
-    return (b"[" + b",".join(values) + b"]").decode()
-
-
-def _times(values: Iterable[datetime]) -> str:
-    return "{" + ",".join([f'"{value.isoformat()}"' for value in values]) + "}"
-
-
-def _parameters(batch: Batch, accounts: dict[tuple[Account, str, str], int]) -> list[str]:
-    """All parameters of ``charge_batch_v1``, in its order."""
-    by_change: dict[Change, list[Written]] = {change: [] for change in Change}
-    for written in batch.written:
-        by_change[written.change].append(written)
-    closed = [*by_change[Change.CLOSE], *by_change[Change.REFUSE]]
-    return [
-        batch.now.isoformat(),
-        *_wallet_arrays(batch),
-        *_open_arrays([w.decision.session for w in by_change[Change.OPEN]]),
-        *_change_arrays([w.decision.session for w in by_change[Change.UPDATE]]),
-        *_close_arrays(closed),
-        *_late_arrays([w.decision.session for w in by_change[Change.LATE]]),
-        *_message_arrays(batch.written),
-        *_entry_arrays(batch, accounts),
-        *_event_arrays(batch.written),
-    ]
-
-
-def _wallet_arrays(batch: Batch) -> list[str]:
-    # Sorted, because the order of the locks is the order of the array.
-    pairs = [(batch.before[id_], batch.after[id_]) for id_ in sorted(batch.after)]
-    return [
-        _numbers(a.id for _, a in pairs),
-        _numbers(b.stamp for b, _ in pairs),
-        _numbers(a.credited - b.credited for b, a in pairs),
-        _numbers(a.debited - b.debited for b, a in pairs),
-        _numbers(a.held - b.held for b, a in pairs),
-        _numbers(a.live - b.live for b, a in pairs),
-        _numbers(a.cps_second for _, a in pairs),
-        _numbers(a.cps_count for _, a in pairs),
-        _numbers(a.version - b.version for b, a in pairs),
-        _numbers(a.id in batch.guarded for _, a in pairs),
-    ]
-
-
-def _open_arrays(sessions: list[Session]) -> list[str]:
-    return [
-        _numbers(s.id for s in sessions),
-        _texts(s.key for s in sessions),
-        _numbers(s.party_id for s in sessions),
-        _numbers(s.opened_at.date() for s in sessions),
-        _times(s.expires_at for s in sessions),
-        _documents(_encode(s) for s in sessions),
-    ]
-
-
-def _change_arrays(sessions: list[Session]) -> list[str]:
-    return [
-        _texts(s.key for s in sessions),
-        _numbers(s.version - 1 for s in sessions),
-        _times(s.expires_at for s in sessions),
-        _documents(_encode(s) for s in sessions),
-    ]
-
-
-def _charge(session: Session) -> Decimal:
-    return session.legs[0].charged if session.legs else Decimal(0)
-
-
-def _close_arrays(written: list[Written]) -> list[str]:
-    sessions = [w.decision.session for w in written]
-    return [
-        _numbers(s.id for s in sessions),
-        _numbers(s.version - 1 for s in sessions),
-        _texts(s.key for s in sessions),
-        _numbers(s.party_id for s in sessions),
-        _numbers(s.opened_at.date() for s in sessions),
-        _numbers(s.ending.value for s in sessions),
-        _numbers(_charge(s) for s in sessions),
-        _documents(_encode(s) for s in sessions),
-    ]
-
-
-def _late_arrays(sessions: list[Session]) -> list[str]:
-    return [
-        _numbers(s.id for s in sessions),
-        _numbers(s.opened_at.date() for s in sessions),
-        _numbers(s.version - 1 for s in sessions),
-        _numbers(_charge(s) for s in sessions),
-        _documents(_encode(s) for s in sessions),
-    ]
-
-
-def _message_arrays(written: list[Written]) -> list[str]:
-    sessions = [w.decision.session for w in written]
-    return [
-        _numbers(s.opened_at.date() for s in sessions),
-        _numbers(s.id for s in sessions),
-        _numbers(s.version for s in sessions),
-        _texts(w.message_id for w in written),
-        _numbers(w.digest for w in written),
-        _documents(w.request for w in written),
-        _documents(_encode(w.decision.reply) for w in written),
-    ]
-
-
-def _entry_arrays(batch: Batch, accounts: dict[tuple[Account, str, str], int]) -> list[str]:
-    """Entries in the order of the decisions: each carries its wallet's next version and balance."""
-    versions = {id_: wallet.version for id_, wallet in batch.before.items()}
-    balances = {id_: wallet.balance for id_, wallet in batch.before.items()}
-    columns: tuple[list[object], ...] = ([], [], [], [], [], [], [], [], [], [])
-    for written in batch.written:
-        session = written.decision.session
-        for posting in written.decision.postings:
-            wallet = posting.wallet_id
-            contra = accounts[_contra(session, posting)]
-            from_wallet = LEGAL[posting.code][0] is Account.WALLET
-            versions[wallet] += 1
-            balances[wallet] += -posting.amount if from_wallet else posting.amount
-            debit, credit = (wallet, contra) if from_wallet else (contra, wallet)
-            currency = session.legs[posting.leg].pin.currency
-            row = (wallet, debit, credit, posting.code.value, posting.amount, currency)
-            rest = (versions[wallet], balances[wallet], session.id, posting.leg)
-            for column, value in zip(columns, (*row, *rest), strict=True):
-                column.append(value)
-    return [_numbers(column) for column in columns]
-
-
-def _event_arrays(written: list[Written]) -> list[str]:
-    events = [(event, w.decision.session) for w in written for event in w.decision.events]
-    payloads = [
-        {"key": session.key, "party_id": session.party_id, "id": session.id}
-        for _, session in events
-    ]
-    return [
-        _texts(event.kind for event, _ in events),
-        _numbers(session.id for _, session in events),
-        _texts(event.detail for event, _ in events),
-        _documents(_encode(payload) for payload in payloads),
-    ]
+async def _read_meters(
+    connection: AsyncConnection[DictRow], sql: str, ids: Sequence[int]
+) -> dict[int, Meter]:
+    rows = await (await connection.execute(sql, (list(ids),), prepare=True)).fetchall()
+    return {row["id"]: Meter(**row) for row in rows}

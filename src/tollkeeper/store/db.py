@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from tollkeeper.errors import Busy
+from tollkeeper.errors import Busy, Forbidden
 
 OPTIONS = (
     "-c TimeZone=UTC -c lock_timeout=5s -c statement_timeout=60s "
@@ -60,15 +60,34 @@ class Database:
         await self._pool.close()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Connection]:
+    async def read(self, *, scope: int | None = None) -> AsyncIterator[Connection]:
         """A connection in autocommit: for single statements that only read.
+
+        With a ``scope`` it is one transaction in which the database shows only what belongs to that
+        party and those below it.
 
         Raises:
             Busy: no connection could be had in time.
         """
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                if scope is None:
+                    yield connection
+                    return
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL ROLE tollkeeper_party")
+                    await connection.execute(
+                        "SELECT set_config('tollkeeper.party', %s, true)", (str(scope),)
+                    )
+                    yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            if scope is None:
+                raise
+            # The services say it better; this is for what they overlook.
+            raise Forbidden(
+                "this belongs to somebody else and cannot be changed by this key",
+                code="operator_only",
+            ) from error
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise Busy(
                 "the database does not answer; try again in a moment", code="database_away"
@@ -84,11 +103,13 @@ class Database:
             await connection.execute("SELECT 1")
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Connection]:
+    async def write(self, *, scope: int | None = None) -> AsyncIterator[Connection]:
         """A connection in one transaction: commits when the block ends, rolls back when it raises.
+
+        ``scope`` is as for :meth:`read`.
 
         Raises:
             Busy: no connection could be had in time, or it was lost (the outcome is then unknown).
         """
-        async with self.read() as connection, connection.transaction():
+        async with self.read(scope=scope) as connection, connection.transaction():
             yield connection

@@ -15,7 +15,10 @@ _SQL = queries("keys")
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """An API key as an administrator sees it; ``revoked_at`` is None while it is valid."""
+    """An API key as an administrator sees it; ``revoked_at`` is None while it is valid.
+
+    ``party`` is the code of the party that it is bounded to; None is the operator's.
+    """
 
     id: int
     name: str
@@ -23,13 +26,21 @@ class KeyRow:
     switch: str
     created_at: datetime
     revoked_at: datetime | None
+    party: str | None = None
 
 
 async def add_key(
-    connection: Connection, *, name: str, secret_hash: bytes, scopes: Sequence[str], switch: str
+    connection: Connection,
+    *,
+    name: str,
+    secret_hash: bytes,
+    scopes: Sequence[str],
+    switch: str,
+    party_id: int | None = None,
 ) -> KeyRow:
     """Insert a key."""
-    cursor = await connection.execute(_SQL["add_key"], (name, secret_hash, list(scopes), switch))
+    values = (name, secret_hash, list(scopes), switch, party_id)
+    cursor = await connection.execute(_SQL["add_key"], values)
     row = await cursor.fetchone()
     assert row is not None
     return _key(row)

@@ -13,7 +13,6 @@ import pyarrow as pa
 from psycopg.rows import DictRow
 
 from tollkeeper.bulk.book import ALWAYS_SINCE, ALWAYS_UNTIL, RateColumns
-from tollkeeper.core.money import Rounding
 from tollkeeper.store.db import Connection, queries
 from tollkeeper.store.rates import RateBuilder, RateCard, RateVersion
 
@@ -28,7 +27,7 @@ async def read_columns(connection: Connection, card: RateCard, version: RateVers
 
     Each page takes tenths of a second: for processes that load records, not those that answer calls.
     """
-    builder = RateBuilder(card.decimals, Rounding(card.rounding))
+    builder = RateBuilder(card)
     lines: dict[str, int] = {}
     pages: list[dict[str, pl.Series]] = []
     for last in range(0, version.row_count, COLUMN_ROWS):

@@ -17,7 +17,7 @@ from typing import LiteralString
 from psycopg.rows import DictRow, tuple_row
 from psycopg.types.json import Jsonb
 
-from tollkeeper.core.money import Rounding
+from tollkeeper.core.money import ZERO, Rounding
 from tollkeeper.core.rating import Tariff
 from tollkeeper.core.tariff import Card, PrefixTable, RateRow
 from tollkeeper.store.db import Connection, queries
@@ -30,7 +30,13 @@ _SQL = queries("rates")
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """Prices of one service in one currency; ``decimals`` and ``rounding`` are how a leg is rounded."""
+    """Prices of one service in one currency; ``decimals`` and ``rounding`` are how a leg is rounded.
+
+    ``per`` is how many units (seconds, messages, bytes) a price is for; ``key`` what prefixes are compared
+    with: the number ``called``, or the ``network``. A cost-plus card has no prices of its own: it
+    has those of ``cost_card`` times (1 + ``markup_percent``/100) plus ``markup``, not below
+    ``floor_price`` and not above ``ceiling_price``. ``owner`` made it; None is the operator.
+    """
 
     code: str
     name: str
@@ -43,6 +49,15 @@ class RateCard:
     last_version: int = 0
     id: int = 0
     created_at: datetime | None = None
+    per: int = 60
+    key: str = "called"
+    cost_card: str | None = None
+    markup_percent: Decimal = ZERO
+    markup: Decimal = ZERO
+    floor_price: Decimal | None = None
+    ceiling_price: Decimal | None = None
+    owner: str | None = None
+    owner_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +119,9 @@ class RateChange:
 # --- cards and versions --------------------------------------------------------------------------
 
 
-async def add_card(connection: Connection, card: RateCard) -> int | None:
+async def add_card(
+    connection: Connection, card: RateCard, *, cost_card_id: int | None = None
+) -> int | None:
     """Insert a card; None when the code is taken."""
     values = (
         card.code,
@@ -114,6 +131,14 @@ async def add_card(connection: Connection, card: RateCard) -> int | None:
         card.currency,
         card.decimals,
         card.rounding,
+        card.per,
+        card.key,
+        card.owner_id,
+        cost_card_id,
+        card.markup_percent,
+        card.markup,
+        card.floor_price,
+        card.ceiling_price,
     )
     row = await (await connection.execute(_SQL["add_card"], values)).fetchone()
     return row["id"] if row is not None else None
@@ -348,9 +373,10 @@ _Stored = tuple[int, str, str, bool, datetime | None, datetime | None, str]
 class RateBuilder:
     """Stored rows to rows of the core; equal tariffs, names and times are one object."""
 
-    def __init__(self, decimals: int, rounding: Rounding) -> None:
-        self._decimals = decimals
-        self._rounding = rounding
+    def __init__(self, card: RateCard) -> None:
+        self._decimals = card.decimals
+        self._rounding = Rounding(card.rounding)
+        self._per = card.per
         self._tariffs: dict[str, Tariff] = {}
         self._names: dict[str, str] = {}
         self._times: dict[datetime | None, datetime | None] = {}
@@ -393,6 +419,7 @@ class RateBuilder:
             cap=Decimal(cells[9]) if len(cells) > 9 else None,
             decimals=self._decimals,
             rounding=self._rounding,
+            per=self._per,
         )
 
 
@@ -404,7 +431,7 @@ async def read_rows(connection: Connection, card: RateCard, version: RateVersion
 async def _pages(
     connection: Connection, card: RateCard, version: RateVersion
 ) -> AsyncIterator[list[RateRow]]:
-    builder = RateBuilder(card.decimals, Rounding(card.rounding))
+    builder = RateBuilder(card)
     # Pages are ranges of row numbers, so that the primary key serves them also where the planner
     # knows nothing yet of a table that was just filled.
     for last in range(0, version.row_count, PAGE_ROWS):
@@ -419,7 +446,7 @@ async def read_rows_of(
     """Read only the rows of these prefixes."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(_SQL["rows_of_prefixes"], (version.id, list(prefixes)))
-        return RateBuilder(card.decimals, Rounding(card.rounding)).build(await cursor.fetchall())
+        return RateBuilder(card).build(await cursor.fetchall())
 
 
 async def load_card(connection: Connection, card_id: int) -> Card | None:

@@ -65,6 +65,12 @@ async def read_plan_cards(connection: Connection) -> dict[int, list[RateCard]]:
     return plans
 
 
+async def read_live_terms(connection: Connection) -> frozenset[tuple[int, str, str]]:
+    """The (plan, side, service) whose prices are not those of cards by prefix and minute alone."""
+    rows = await (await connection.execute(_SQL["live_terms"])).fetchall()
+    return frozenset((row["plan_id"], row["side"], row["service"]) for row in rows)
+
+
 async def read_activations(
     connection: Connection, card_ids: Iterable[int]
 ) -> dict[int, list[RateVersion]]:

@@ -91,7 +91,7 @@ async def due_to_expire(connection: Connection, now: datetime, limit: int) -> li
 
 
 async def to_kill(connection: Connection, limit: int) -> list[str]:
-    """Keys of live sessions of suspended parties whose calls are to be ended.
+    """Keys of live sessions to be ended: of parties that are stopped with their calls, and below them.
 
     The live sessions have no index by party, so they are only looked through while such a party
     has any: this is asked twice a second.

@@ -84,7 +84,8 @@ COLUMNS = tuple(field.name for field in fields(UsageRow))
 class UsageFilter:
     """Which records: those that began in [since, until) and come after the key ``after``.
 
-    What is None is not looked at. ``prefix`` is what the called number begins with.
+    What is None is not looked at. ``prefix`` is what the called number begins with. ``customers`` are
+    the only ones whose records there are for whoever asks.
     """
 
     since: datetime
@@ -95,6 +96,7 @@ class UsageFilter:
     call_id: str | None = None
     customer_id: int | None = None
     vendor_id: int | None = None
+    customers: tuple[int, ...] | None = None
     after: Key = FIRST_KEY
 
     @property
@@ -122,6 +124,7 @@ class UsageFilter:
             "call_id": self.call_id,
             "customer_id": self.customer_id,
             "vendor_id": self.vendor_id,
+            "customers": None if self.customers is None else list(self.customers),
             "after_at": self.after[0],
             "after_batch": self.after[1],
             "after_line": self.after[2],
@@ -266,8 +269,10 @@ class Names:
         """Where a batch came from."""
         return self._batches.get(id_, self._batches[0])
 
-    async def read(self, connection: Connection, rows: Sequence[UsageRow]) -> None:
-        """Read what is not known yet of these records' ids."""
+    async def read(
+        self, connection: Connection, rows: Sequence[UsageRow], *, files: bool = True
+    ) -> None:
+        """Read what is not known yet of these records' ids; ``files``: also where they came from."""
         parties = {row.customer_id for row in rows} | {row.vendor_id for row in rows}
         for found in await _named(connection, "parties", parties - self._parties.keys()):
             self._parties[found["id"]] = found["code"]
@@ -281,7 +286,7 @@ class Names:
         for found in await _named(connection, "versions", versions - self._versions.keys()):
             name = VersionName(found["card"], found["version"], found["currency"])
             self._versions[found["id"]] = name
-        batches = {row.batch_id for row in rows}
+        batches = {row.batch_id for row in rows} if files else set()
         for found in await _named(connection, "batches", batches - self._batches.keys()):
             self._batches[found["id"]] = BatchName(found["switch"], found["file"])
 
@@ -376,11 +381,20 @@ _SUM_FIELDS = frozenset(field.name for field in fields(HourSum))
 
 
 async def read_hours(
-    connection: Connection, wanted: UsageFilter, by: Sequence[str], *, limit: int, skip: int
+    connection: Connection,
+    wanted: UsageFilter,
+    by: Sequence[str],
+    *,
+    limit: int,
+    skip: int,
+    costs: bool = True,
 ) -> list[HourSum]:
-    """Read hourly sums of whole hours in [since, until), grouped by some of :data:`DIMENSIONS`."""
+    """Read hourly sums of whole hours in [since, until), grouped by some of :data:`DIMENSIONS`.
+
+    Without ``costs`` the vendors' side is left out: its currency, billed time and money.
+    """
     values = {f"by_{name}": name in by for name in DIMENSIONS}
-    more = {**wanted.values(limit), "skip": skip}
+    more = {**wanted.values(limit), "skip": skip, "costs": costs}
     cursor = await connection.execute(_SQL["hours"], {**values, **more}, prepare=False)
     return [
         HourSum(**{name: value for name, value in row.items() if name in _SUM_FIELDS})

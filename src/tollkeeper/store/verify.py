@@ -12,8 +12,10 @@ import msgspec
 from psycopg.rows import DictRow
 
 from tollkeeper.core.audit import LegSums, PostingKind, WalletTotals
+from tollkeeper.core.audit_meters import MeterLine
 from tollkeeper.core.ledger import ON_CREDIT
 from tollkeeper.core.records import Session, Wallet
+from tollkeeper.core.terms import Meter
 from tollkeeper.store.db import Connection, Database, queries
 
 _SQL = queries("verify")
@@ -36,7 +38,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class BookTotals:
-    """Balances (credits - debits) of one currency by kind of account."""
+    """Balances (credits - debits) of one currency by kind of account.
+
+    ``others`` is the balance of all accounts that are no wallets, those without a name here included.
+    """
 
     currency: str
     wallets: Decimal
@@ -44,11 +49,10 @@ class BookTotals:
     clearing: Decimal
     adjustment: Decimal
     cost: Decimal
-
-    @property
-    def others(self) -> Decimal:
-        """The balance of all accounts that are no wallets."""
-        return self.revenue + self.clearing + self.adjustment + self.cost
+    promotion: Decimal
+    transfer: Decimal
+    commission: Decimal
+    others: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,14 @@ def _sums(
         place: LegSums(**{name: value for name, value in own.items() if name in known})  # type: ignore[arg-type]  # by the names just made
         for place, own in values.items()
     }
+
+
+async def read_meters(connection: Connection) -> AsyncIterator[MeterLine]:
+    """Every meter, and whether all of its sessions are still here."""
+    fields = Meter.__struct_fields__
+    async for row in _stream(connection, "meters"):
+        meter = Meter(**{name: row.pop(name) for name in fields})
+        yield MeterLine(meter, **row)
 
 
 async def read_strays(connection: Connection) -> list[Stray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,6 +16,22 @@ from tollkeeper.core.records import Wallet
 from tollkeeper.store.db import Connection, queries
 
 _SQL = queries("wallets")
+
+
+class WalletRow(Wallet, frozen=True, gc=False):
+    """A wallet with the terms behind its limit, as people see it; charging needs only the wallet.
+
+    ``credit_limit`` follows from the terms: 0 for a prepaid party, else ``agreed_limit`` and, until
+    ``temp_until``, ``temp_limit`` more. The caps bound what is spent in the party's day and month;
+    ``alert_at`` are the percents of caps and limit at which somebody is told.
+    """
+
+    agreed_limit: Decimal = ZERO
+    temp_limit: Decimal = ZERO
+    temp_until: datetime | None = None
+    daily_cap: Decimal | None = None
+    monthly_cap: Decimal | None = None
+    alert_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +55,25 @@ class Entry:
         return wallet_effect(self.code, self.amount)
 
 
-async def read_wallet(connection: Connection, wallet_id: int) -> Wallet | None:
+async def read_wallet(connection: Connection, wallet_id: int) -> WalletRow | None:
     """Read a wallet by id, without a lock."""
     return await _one(connection, "wallet", (wallet_id,))
 
 
-async def find_wallet(connection: Connection, party: str, currency: str) -> Wallet | None:
+async def find_wallet(connection: Connection, party: str, currency: str) -> WalletRow | None:
     """Read a party's wallet in a currency, without a lock."""
     return await _one(connection, "find_wallet", (party, currency))
 
 
-async def lock_wallet(connection: Connection, wallet_id: int) -> Wallet | None:
+async def lock_wallet(connection: Connection, wallet_id: int) -> WalletRow | None:
     """Lock a wallet's row until the transaction ends, and read what stands in it now."""
     return await _one(connection, "lock_wallet", (wallet_id,))
 
 
-async def read_wallets(connection: Connection, party: str) -> list[Wallet]:
+async def read_wallets(connection: Connection, party: str) -> list[WalletRow]:
     """Read all wallets of a party, in the order of their currencies."""
     rows = await (await connection.execute(_SQL["wallets_of_party"], (party,))).fetchall()
-    return [Wallet(**row) for row in rows]
+    return [_wallet(row) for row in rows]
 
 
 async def find_account(
@@ -76,17 +93,45 @@ async def add_account(
 
 
 async def add_wallet(
-    connection: Connection, *, account_id: int, party_id: int, currency: str, credit_limit: Decimal
+    connection: Connection, *, account_id: int, party_id: int, currency: str, agreed_limit: Decimal
 ) -> None:
-    """Insert an empty wallet for its account."""
-    await connection.execute(_SQL["add_wallet"], (account_id, party_id, currency, credit_limit))
+    """Insert an empty wallet for its account; its limit is what the party's billing makes of it."""
+    values = {
+        "id": account_id, "party": party_id, "currency": currency, "agreed": agreed_limit,
+    }  # fmt: skip
+    await connection.execute(_SQL["add_wallet"], values)
 
 
-async def set_terms(
-    connection: Connection, wallet_id: int, *, credit_limit: Decimal, parked: bool
-) -> None:
-    """Store credit limit and parking; decisions made on the wallet before are made again."""
-    await connection.execute(_SQL["set_terms"], (credit_limit, parked, wallet_id))
+async def set_terms(connection: Connection, wallet: WalletRow) -> None:
+    """Store a wallet's terms and parking; decisions made on the wallet before are made again."""
+    names = ("id", "agreed_limit", "temp_limit", "temp_until", "daily_cap", "monthly_cap", "parked")
+    values = {name: getattr(wallet, name) for name in names}
+    await connection.execute(_SQL["set_terms"], {**values, "alert_at": list(wallet.alert_at)})
+
+
+async def follow_terms(connection: Connection, ids: Sequence[int]) -> None:
+    """Make the limits of wallets what their terms and their party's billing say."""
+    await connection.execute(_SQL["follow_terms"], (list(ids),))
+
+
+async def wallets_of(connection: Connection, party_id: int) -> list[int]:
+    """Ids of a party's wallets, in the order in which they are locked."""
+    rows = await (await connection.execute(_SQL["of_party"], (party_id,))).fetchall()
+    return [row["id"] for row in rows]
+
+
+async def temporary_over(
+    connection: Connection, now: datetime, limit: int
+) -> list[tuple[int, str, str]]:
+    """Wallets (id, party's code, currency) whose temporary limit has come to its end."""
+    rows = await (await connection.execute(_SQL["over"], (now, limit))).fetchall()
+    return [(row["id"], row["party"], row["currency"]) for row in rows]
+
+
+async def lock_wallets(connection: Connection, ids: Sequence[int]) -> dict[int, WalletRow]:
+    """Lock wallets in the order of their ids, and read what stands in them now."""
+    rows = await (await connection.execute(_SQL["lock_wallets"], (list(ids),))).fetchall()
+    return {row["id"]: _wallet(row) for row in rows}
 
 
 async def count_entry(connection: Connection, wallet_id: int, effect: Decimal) -> None:
@@ -146,9 +191,13 @@ async def read_entries(
     return [_entry(row) for row in await cursor.fetchall()]
 
 
-async def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Wallet | None:
+async def _one(connection: Connection, query: str, values: tuple[object, ...]) -> WalletRow | None:
     row = await (await connection.execute(_SQL[query], values)).fetchone()
-    return Wallet(**row) if row is not None else None
+    return _wallet(row) if row is not None else None
+
+
+def _wallet(row: DictRow) -> WalletRow:
+    return WalletRow(**{**row, "alert_at": tuple(row["alert_at"])})
 
 
 def _entry(row: DictRow) -> Entry:

@@ -38,17 +38,22 @@ class Measured:
         return self.operations / self.seconds
 
 
-def _measure(latencies: list[float], seconds: float) -> Measured:
+def measure(latencies: list[float], seconds: float) -> Measured:
+    """Sum up the latencies (in seconds) of operations that took so many seconds in all."""
     latencies.sort()
     middle, high = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
     return Measured(len(latencies), seconds, middle * 1000, high * 1000)
 
 
 class Calls:
-    """Calls against the charging service: one authorise, one stop, each timed by itself."""
+    """Calls against the charging service: one authorise, one stop, each timed by itself.
 
-    def __init__(self, charging: Charging, wallets: int, run: str) -> None:
+    They are made by ``wallets`` parties in turn, or all by one ``party``.
+    """
+
+    def __init__(self, charging: Charging, wallets: int, run: str, *, party: str = "") -> None:
         self._charging = charging
+        self._party = party
         self._wallets = wallets
         self._run = run
         self._count = itertools.count()
@@ -59,7 +64,7 @@ class Calls:
     async def call(self) -> None:
         """One whole call: two durable operations."""
         number = next(self._count)
-        party = f"bench-{number % self._wallets + 1}"
+        party = self._party or f"bench-{number % self._wallets + 1}"
         session_id = f"{self._run}-{number}"
         began = time.perf_counter()
         reply, _ = await self._charging.authorise(
@@ -109,7 +114,7 @@ async def closed_loop(calls: Calls, clients: int, seconds: float) -> Measured:
     calls.latencies.clear()
     began = time.perf_counter()
     await asyncio.gather(*(client(began + seconds) for _ in range(clients)))
-    return _measure(calls.latencies, time.perf_counter() - began)
+    return measure(calls.latencies, time.perf_counter() - began)
 
 
 async def open_loop(
@@ -125,7 +130,7 @@ async def open_loop(
     calls.latencies.clear()
     began = time.perf_counter()
     await _arrivals(call, operations_per_second / 2, seconds, dice)
-    return _measure(calls.latencies, time.perf_counter() - began)
+    return measure(calls.latencies, time.perf_counter() - began)
 
 
 async def _arrivals(

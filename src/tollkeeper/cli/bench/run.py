@@ -29,6 +29,7 @@ from tollkeeper.cli.bench.cdr import Decks, archive, day_file, kernel, one_by_on
 from tollkeeper.cli.bench.engine import NUMBERS, Calls, Measured, closed_loop, open_loop
 from tollkeeper.cli.bench.http import http_load
 from tollkeeper.cli.bench.rates import import_200k, lookup_microseconds
+from tollkeeper.cli.bench.world import furnish, world
 from tollkeeper.core.records import Offer, Pin, Role
 from tollkeeper.core.tariff import find_rate
 from tollkeeper.errors import SetupError
@@ -56,8 +57,8 @@ SLOW_COMMIT_MICROSECONDS = 4000
 Figures = dict[str, object]
 
 
-Part = Literal["charging", "cdr", "archive"]
-PARTS: tuple[Part, ...] = ("charging", "cdr", "archive")
+Part = Literal["charging", "world", "cdr", "archive"]
+PARTS: tuple[Part, ...] = ("charging", "world", "cdr", "archive")
 
 
 @app.default
@@ -74,7 +75,7 @@ def bench(
     Args:
         seconds: for each figure of the charging part.
         output: the file of figures; with --only, the others that it holds are kept.
-        only: one part alone: charging, cdr or archive.
+        only: one part alone: charging, world (trees, tiers, messages), cdr or archive.
         records: of the day's file that is loaded.
         archived: records of the archive that is searched.
     """
@@ -89,6 +90,8 @@ def bench(
     try:
         if "charging" in parts:
             uvloop.run(_all(server.url, load_settings(), seconds, figures, console))
+        if "world" in parts:
+            uvloop.run(_world(server.url, load_settings(), seconds, figures, console))
         if "cdr" in parts:
             uvloop.run(_cdr(server.url, folder, records, figures, console))
         if "archive" in parts:
@@ -144,6 +147,27 @@ async def _all(
         drop_database(url, name)
     ratio = _figure(figures, "engine_hot_256") / _figure(figures, "baseline_hot_256")
     _note(figures, console, "engine_vs_baseline_hot", ratio, "times the baseline, 256 in flight")
+
+
+async def _world(
+    url: str, settings: Settings, seconds: float, figures: Figures, console: Console
+) -> None:
+    """Trees, tiers and messages beside plain calls; the books are proven afterwards."""
+    database = create_database(url, "world")
+    migrate(database)
+    pool = Database(database)
+    await pool.open()
+    await import_200k(pool)
+    await create_plan(
+        pool, code="bench", name="Bench", cards=[PlanCard(card="bench")], actor="bench"
+    )
+    await pool.close()
+    await furnish(database)
+    promised = await world(database, settings, seconds, partial(_note_run, figures, console))
+    for name, value in promised.items():
+        _note(figures, console, name, value)
+    await _books(database, "world", figures, console)
+    drop_database(url, "world")
 
 
 async def _cdr(url: str, folder: Path, records: int, figures: Figures, console: Console) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
 
 import httpx
 import psycopg
@@ -18,13 +20,25 @@ from rich.rule import Rule
 from tollkeeper.cli.books import render, render_report
 from tollkeeper.cli.common import console
 from tollkeeper.cli.demo.deck import DeckRow, make_deck
+from tollkeeper.cli.demo.reseller import (
+    RESELLER,
+    TALKER,
+    find_crossing,
+    print_margin,
+    sell_services,
+    set_prices,
+    volume_steps,
+)
 from tollkeeper.cli.demo.scene import (
     DECK,
+    FLAT_RATE,
     SWITCH,
+    TALKER_SHARE,
     Customer,
     create_parties,
     customers,
     import_cards,
+    now,
 )
 from tollkeeper.cli.demo.server import running_server
 from tollkeeper.cli.demo.switch import Switch, percentiles
@@ -49,6 +63,10 @@ SETTLE_CALL_SECONDS = 600
 REFUSALS_SHOWN = 4
 LONG_CALL_SECONDS = 3_600
 DRAIN_CALLS = 200
+DRAIN_SECONDS = 10
+"""As many calls are begun as use up what is left in so many seconds, but not too many at once."""
+MORE_CALLS = 8
+LOOK_SECONDS = 1.0
 REST_SECONDS = 0.25
 TALE_MESSAGES = 5
 
@@ -113,13 +131,19 @@ async def _run(out: Console, url: str, deck: list[DeckRow], options: Options) ->
     cast = customers(seconds=options.seconds, calls_per_second=options.calls_per_second)
     async with _database(url) as database:
         await _set_rates(out, database, deck)
+        volume = volume_steps(
+            share=TALKER_SHARE, seconds=options.seconds, calls_per_second=options.calls_per_second
+        )
+        await set_prices(database, deck=DECK, volume=volume, now=now)
         token = await create_parties(database, cast)
         for customer in cast:
             out.print(
-                f"  {customer.code:<10} {customer.name:<18} plan {customer.plan:<7} {customer.story}"
+                f"  {customer.code:<10} {customer.name:<18} plan {customer.plan:<9} {customer.story}"
             )
-        tale = await _run_calls(out, url, token, cast, Numbers(deck), options)
-        return await _prove(out, database, tale)
+        steps = ", ".join(f"{percent} % from minute {start}" for start, percent in volume[1:])
+        out.print(f"{TALKER} pays by its volume of the month: {steps}", markup=False)
+        tales = await _run_calls(out, url, token, cast, Numbers(deck), options)
+        return await _prove(out, database, tales)
 
 
 @asynccontextmanager
@@ -184,8 +208,8 @@ def _counts(report: ImportReport) -> str:
 
 async def _run_calls(
     out: Console, url: str, token: str, cast: list[Customer], numbers: Numbers, options: Options
-) -> str | None:
-    """Run all calls to their end; returns the id of a call worth explaining."""
+) -> list[str]:
+    """Run all calls to their end; returns the ids of calls that may be worth explaining, the best first."""
     shares = {customer.code: customer.share for customer in cast}
     plan = list(
         plan_calls(
@@ -204,19 +228,28 @@ async def _run_calls(
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=10.0) as http:
             try:
                 async with View(out, http, switch, cast, seconds=options.seconds) as view:
-                    suspending = asyncio.create_task(_suspend(http, view, options.seconds / 2))
+                    beside = asyncio.gather(
+                        _suspend(http, view, options.seconds / 2),
+                        _sell(http, view, options.seconds / 4),
+                    )
                     switch.on_refusal = _teller(view)
                     await switch.play(plan)
                     view.tell("no more calls are begun; those that are up end and are settled")
-                    await suspending
-                    await _drain(switch, view, numbers, len(plan), options)
+                    await beside
+                    await _drain(http, switch, view, numbers, len(plan), cast, options)
                     await _settle(http, switch, view, cast, options)
             finally:
                 await switch.close()
     _print_traffic(out, switch, view)
     tales = switch.tally.tales
     # One that asked for more time once or twice shows everything and still fits on a screen.
-    return min(tales, key=lambda tale: abs(tale[0] - TALE_MESSAGES))[1] if tales else None
+    usual = min(tales, key=lambda tale: abs(tale[0] - TALE_MESSAGES))[1:] if tales else ()
+    return [*(call.session_id for call in plan if call.party == TALKER), *usual]
+
+
+async def _sell(http: httpx.AsyncClient, view: View, after: float) -> None:
+    await asyncio.sleep(after)
+    await sell_services(http, view.tell)
 
 
 async def _suspend(http: httpx.AsyncClient, view: View, after: float) -> None:
@@ -239,15 +272,31 @@ def _teller(view: View) -> Callable[[str, str], None]:
 
 
 async def _drain(
-    switch: Switch, view: View, numbers: Numbers, count: int, options: Options
+    http: httpx.AsyncClient,
+    switch: Switch,
+    view: View,
+    numbers: Numbers,
+    count: int,
+    cast: list[Customer],
+    options: Options,
 ) -> None:
     """Let the draining customer talk until its wallet is at zero and a call is refused."""
     random_ = random.Random(options.seed)  # noqa: S311 (a simulation, which must be repeatable)
     deadline = time.monotonic() + options.seconds + 20
-    for number in range(count + 1, count + DRAIN_CALLS):
-        call = one_call(numbers, number, 0.0, DRAINING, random_, talk_seconds=LONG_CALL_SECONDS)
+    calls = (
+        one_call(numbers, number, 0.0, DRAINING, random_, talk_seconds=LONG_CALL_SECONDS)
+        for number in range(count + 1, count + DRAIN_CALLS)
+    )
+    for call in calls:
         before = switch.tally.granted[DRAINING]
-        await switch.begin(call)
+        task = switch.begin(call)
+        while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            # What other calls give back at their end would keep this one alone up for long.
+            await view.wallets.read(http, cast)
+            left = Decimal(view.wallets.by_party[DRAINING]["available"])
+            wanted = min(MORE_CALLS, int(left / (FLAT_RATE / 60 * options.speed * DRAIN_SECONDS)))
+            for more in islice(calls, max(0, wanted - switch.tally.up[DRAINING])):
+                switch.begin(more)
         refused = switch.tally.granted[DRAINING] == before
         if refused and (switch.tally.up[DRAINING] == 0 or time.monotonic() > deadline):
             break
@@ -311,15 +360,19 @@ def _print_traffic(out: Console, switch: Switch, view: View) -> None:
 # --- the proof -----------------------------------------------------------------------------------
 
 
-async def _prove(out: Console, database: Database, tale: str | None) -> bool:
+async def _prove(out: Console, database: Database, tales: list[str]) -> bool:
+    _head(out, f"The reseller {RESELLER}")
+    await print_margin(out, database)
     _head(out, "The books")
     began = time.monotonic()
     report = await verify(database)
     out.print(render_report(report), markup=False)
     out.print(f"Proven in {_since(began)}." if report.clean else "The books do not hold.")
-    if tale is not None:
-        _head(out, "One call, explained")
-        out.print(render(await explain(database, f"{SWITCH}/{tale}")), markup=False)
+    if tales:
+        names = [f"{SWITCH}/{tale}" for tale in tales]
+        told = await find_crossing(database, names) or await explain(database, names[-1])
+        _head(out, f"One call, explained: {len(told.legs)} levels pay for it")
+        out.print(render(told), markup=False)
     return report.clean
 
 

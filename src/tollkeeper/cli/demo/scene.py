@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from tollkeeper.cli.demo.deck import DeckRow, change_sheet, sheet
+from tollkeeper.cli.demo.reseller import BUYS, RESELLER, SELLS, SELLS_VOLUME, TALKER, TEXTER
 from tollkeeper.core.money import ZERO
 from tollkeeper.services import keys, parties, rates, wallets
 from tollkeeper.services.parties import Party, PlanCard
@@ -23,6 +24,7 @@ DECK, PROMOTION, FLAT = "WORLD", "EURO-PROMO", "FLAT"
 PROMOTED = ("DE", "FR", "GB", "ES", "IT", "NL")
 FLAT_RATE = Decimal("0.0600")
 """By the second: a tenth of a cent each, so that any wallet can be used up to the last digit."""
+TALKER_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Customer:
     credit_limit: Decimal = ZERO
     max_sessions: int | None = None
     kill_on_suspend: bool = False
+    kind: str = "customer"
+    parent: str = OPERATOR
 
 
 def customers(*, seconds: int, calls_per_second: int) -> list[Customer]:
@@ -47,7 +51,7 @@ def customers(*, seconds: int, calls_per_second: int) -> list[Customer]:
     spent_per_second = Decimal(round(drain_share * 62 * calls_per_second * 95)) / 100_000
     drained = max(Decimal("0.50"), round(spent_per_second * seconds * 45 / 100, 2))
     return [
-        Customer("northwind", "Northwind Carrier", "gold", Decimal(25_000), 0.34, "prepaid, ample"),
+        Customer("northwind", "Northwind Carrier", "gold", Decimal(25_000), 0.26, "prepaid, ample"),
         Customer("harbour", "Harbour VoIP", "flat", drained, drain_share, "prepaid, runs dry"),
         Customer(
             "meridian",
@@ -76,7 +80,19 @@ def customers(*, seconds: int, calls_per_second: int) -> list[Customer]:
             "is suspended half-way",
             kill_on_suspend=True,
         ),
-    ]
+        # Whoever stands above others comes before them: so it is there when they are made.
+        Customer(
+            RESELLER, "Northgate Resale", BUYS, Decimal(25_000), 0, "reseller, prepaid", kind="reseller"
+        ),
+        Customer(
+            TALKER, "Quayside Hotels", SELLS_VOLUME, Decimal(20_000), TALKER_SHARE,
+            f"of {RESELLER}, volume price", parent=RESELLER,
+        ),
+        Customer(
+            TEXTER, "Larkspur Clinic", SELLS, Decimal(500), 0.03,
+            f"of {RESELLER}, SMS and more", parent=RESELLER,
+        ),
+    ]  # fmt: skip
 
 
 def now() -> datetime:
@@ -162,7 +178,8 @@ async def _create_customer(database: Database, customer: Customer) -> None:
     party = Party(
         customer.code,
         customer.name,
-        parent=OPERATOR,
+        kind=customer.kind,
+        parent=customer.parent,
         plan=customer.plan,
         max_sessions=customer.max_sessions,
         kill_on_suspend=customer.kill_on_suspend,

@@ -13,24 +13,39 @@ from pydantic.json_schema import models_json_schema
 from tollkeeper import __version__
 from tollkeeper.errors import InvalidInput
 from tollkeeper.servers.api import (
+    bonuses,
+    cards,
     cdr,
     cdr_sources,
-    charging,
+    charging_openapi,
+    commissions,
+    dids,
+    esims,
+    fees,
+    fx,
     keys,
+    lookups,
+    packages,
     parties,
+    plans,
     problems,
+    purchases,
     rates,
     reconcile,
     schemas,
     sessions,
+    suppliers,
     switches,
+    transfers,
     trunks,
     usage,
+    vouchers,
     wallets,
 )
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
 from tollkeeper.servers.api.context import Context, Services
 from tollkeeper.servers.api.guard import Guard
+from tollkeeper.servers.api.scope import within_bounds
 from tollkeeper.servers.problem import PROBLEM_TYPE
 from tollkeeper.telemetry import METRICS_CONTENT_TYPE, metrics_page
 
@@ -63,16 +78,19 @@ def create_app(services: Services) -> FastAPI:
         # Their pages load scripts from elsewhere, which no page of ours may.
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(_known_parameters)],
+        dependencies=[Depends(within_bounds), Depends(_known_parameters)],
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     problems.install(app)
     for router in (
+        packages.router,
         parties.router,
         wallets.router,
         rates.router,
+        plans.router,
+        fx.router,
         sessions.router,
         keys.router,
         switches.router,
@@ -81,6 +99,17 @@ def create_app(services: Services) -> FastAPI:
         cdr_sources.router,
         reconcile.router,
         usage.router,
+        suppliers.router,
+        purchases.router,
+        lookups.router,
+        esims.router,
+        dids.router,
+        fees.router,
+        transfers.router,
+        bonuses.router,
+        vouchers.router,
+        cards.router,
+        commissions.router,
         _plain,
     ):
         app.include_router(router)
@@ -158,7 +187,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             known.pop(unused, None)
         _, problem = models_json_schema([(schemas.Problem, "serialization")])
         known["Problem"] = next(iter(problem["$defs"].values()))
-        more_paths, more_schemas = charging.openapi_part()
+        more_paths, more_schemas = charging_openapi.openapi_part()
         for path, operations in more_paths.items():
             paths.setdefault(path, {}).update(operations)
         known.update(more_schemas)
@@ -166,8 +195,28 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-_NAMING = ("/v1/cdr", "/v1/reconcile", "/v1/usage")
-"""Below these, parties, files and cards are named by the query or the body, too."""
+_NAMING = (
+    "/v1/calling-card-batches",
+    "/v1/calling-cards",
+    "/v1/cards",
+    "/v1/cdr",
+    "/v1/commissions",
+    "/v1/commitments",
+    "/v1/dids",
+    "/v1/esims",
+    "/v1/fees",
+    "/v1/keys",
+    "/v1/lookups",
+    "/v1/parties",
+    "/v1/plans",
+    "/v1/purchases",
+    "/v1/reconcile",
+    "/v1/suppliers",
+    "/v1/transfers",
+    "/v1/usage",
+    "/v1/vouchers",
+)
+"""Below these, parties, files, cards and more are named by the query or the body, too."""
 
 
 def _add_errors(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -63,6 +63,11 @@ def actor_of(key: ApiKey) -> str:
     return f"key {key.id} ({key.name})"
 
 
+def scope_of(key: ApiKey) -> int | None:
+    """Return the party that a key is bounded to, for ``Database.read(scope=...)``; None is the operator."""
+    return key.party_id
+
+
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="apiKey", description="An API key, `tk_...`, as a bearer token."
 )

@@ -2,7 +2,7 @@
 
 No framework between the socket and the lane: the path is split, the body is decoded by msgspec
 into a typed record, the use case is called, the answer encoded. The same records make their part
-of the OpenAPI document (``openapi_part``).
+of the OpenAPI document (``charging_openapi``).
 """
 
 from __future__ import annotations
@@ -10,21 +10,35 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from datetime import datetime
 from decimal import Decimal
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import structlog
-from msgspec import Meta
 
+from tollkeeper.core.rating import Tariff
 from tollkeeper.core.reasons import MEANINGS
 from tollkeeper.core.records import Reply
 from tollkeeper.errors import Forbidden, InvalidInput, NotFound, TollkeeperError, Unauthorised
+from tollkeeper.servers.api.charging_records import (
+    SESSION_ID,
+    AuthoriseRequest,
+    EventAnswer,
+    EventRequest,
+    KillRequest,
+    QuoteAnswer,
+    QuoteRequest,
+    RefundRequest,
+    SessionAnswer,
+    StartRequest,
+    StopRequest,
+    UpdateRequest,
+)
 from tollkeeper.servers.problem import PROBLEM_TYPE, problem, problem_of
-from tollkeeper.services.charging import USED_MS_MAX, Charging, Quote, describe_tariff
+from tollkeeper.services.charging import WRAP_32, Charging, Use
 from tollkeeper.services.directory import Directory
+from tollkeeper.services.quotes import Quote
 from tollkeeper.store.directory import ApiKey
 from tollkeeper.telemetry import observe_charging
 
@@ -33,120 +47,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_MAX = 16 * 1024
+EVENT_BODY_MAX = 256 * 1024
+"""The longest text of a message, each character written as an escape, fits into this."""
 _CHARGERS = frozenset({"charge", "manage"})
 _QUOTERS = _CHARGERS | {"read"}
 """Scopes that may ask for a price: who may charge a call, and who may look."""
-SESSION_ID = r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,127}"
-TEXT = r"^[ -~]*$"
+_SESSION_ACTIONS = frozenset({"start", "update", "stop", "kill"})
 
 _session_id = re.compile(SESSION_ID)
 _uuid = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = structlog.get_logger()
-
-SessionId = Annotated[
-    str, Meta(pattern=f"^{SESSION_ID}$", description="The switch's own id of the call.")
-]
-PartyCode = Annotated[str, Meta(min_length=1, max_length=63, pattern=TEXT)]
-Seconds = Annotated[int, Meta(ge=1, le=86_400)]
-UsedMs = Annotated[
-    int, Meta(ge=0, le=USED_MS_MAX, description="Cumulative usage since answer, in milliseconds.")
-]
-UsedSeconds = Annotated[
-    int, Meta(ge=0, le=USED_MS_MAX // 1000, description="Cumulative usage since answer, seconds.")
-]
-RequestId = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._:-]*$")]
-Word = Annotated[str, Meta(max_length=64, pattern=TEXT)]
-
-
-class AuthoriseRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """May this call proceed, and for how long?"""
-
-    session_id: SessionId
-    party: PartyCode
-    called: Annotated[str, Meta(min_length=1, max_length=64, pattern=TEXT)]
-    caller: Word = ""
-    service: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "voice"
-    requested_seconds: Annotated[
-        Seconds, Meta(description="Length of a slice: what is held at a time.")
-    ] = 300
-    start_expected: Annotated[
-        bool, Meta(description="False where the switch sends no /start when answered.")
-    ] = True
-
-
-class StartRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The call was answered."""
-
-
-class UpdateRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Cumulative usage so far, and a wish for more time. Give used_seconds or used_ms."""
-
-    used_seconds: UsedSeconds | None = None
-    used_ms: UsedMs | None = None
-    request_id: RequestId = ""
-    extend: bool = True
-
-
-class StopRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The call has ended. Give used_seconds or used_ms; 0 means that it was never answered."""
-
-    used_seconds: UsedSeconds | None = None
-    used_ms: UsedMs | None = None
-    request_id: RequestId = ""
-    cause: Word = ""
-
-
-class KillRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """End a live session."""
-
-    reason: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[ -~]*[!-~][ -~]*$")]
-
-
-class QuoteRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What would this call cost, and how long would the money last?"""
-
-    party: PartyCode
-    called: Annotated[str, Meta(min_length=1, max_length=64, pattern=TEXT)]
-    seconds: Seconds = 60
-    service: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "voice"
-
-
-class SessionAnswer(msgspec.Struct):
-    """The answer to every message of a session; a repeated message gets the same answer, ``repeated``."""
-
-    outcome: str
-    session_id: str
-    id: str
-    granted_seconds: int
-    expires_at: datetime | None
-    final: bool
-    terminate: bool
-    reason: str
-    reason_text: str
-    sip_code: int
-    q850: int
-    stop_hunting: bool
-    currency: str
-    used_ms: int
-    charge: str | None
-    repeated: bool
-
-
-class QuoteAnswer(msgspec.Struct):
-    """A price, with the rate it comes from; money as strings in ``currency``."""
-
-    called: str
-    destination: str
-    prefix: str
-    card: str
-    version: int
-    currency: str
-    seconds: int
-    price: str
-    affordable_seconds: int
-    available: str
-    rate: dict[str, Any]
-
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {
@@ -156,11 +66,13 @@ _decoders: dict[str, msgspec.json.Decoder[Any]] = {
     "stop": msgspec.json.Decoder(StopRequest),
     "kill": msgspec.json.Decoder(KillRequest),
     "quote": msgspec.json.Decoder(QuoteRequest),
+    "event": msgspec.json.Decoder(EventRequest),
+    "refund": msgspec.json.Decoder(RefundRequest),
 }
 
 
 class ChargingApp:
-    """ASGI application of POST /v1/sessions..., /v1/quote; ``handles`` tells which requests are its own."""
+    """ASGI application of POST /v1/sessions..., /v1/events..., /v1/quote; ``handles`` tells which requests are its own."""
 
     def __init__(self, charging: Charging, directory: Directory) -> None:
         self._charging = charging
@@ -173,15 +85,17 @@ class ChargingApp:
             return None
         if path == "/v1/sessions":
             return "authorise", ""
+        if path == "/v1/events":
+            return "event", ""
         if path == "/v1/quote":
             return "quote", ""
         parts = path.split("/")
-        if (
-            len(parts) == 5
-            and parts[2] == "sessions"
-            and parts[4] in ("start", "update", "stop", "kill")
-        ):
+        if len(parts) != 5:
+            return None
+        if parts[2] == "sessions" and parts[4] in _SESSION_ACTIONS:
             return parts[4], parts[3]
+        if parts[2] == "events" and parts[4] == "refund":
+            return "refund", parts[3]
         return None
 
     @classmethod
@@ -199,7 +113,7 @@ class ChargingApp:
         retry = False
         try:
             key = self._authenticate(scope["headers"], _QUOTERS if action == "quote" else _CHARGERS)
-            body = await _read_body(receive)
+            body = await _read_body(receive, EVENT_BODY_MAX if action == "event" else BODY_MAX)
             request = _decode(action, body)
             status, content = 200, await self._act(action, session_id, key, request)
             kind = b"application/json"
@@ -244,73 +158,172 @@ class ChargingApp:
             'give a valid API key as "Authorization: Bearer tk_..."', code="unauthorised"
         )
 
-    async def _act(self, action: str, session_id: str, key: ApiKey, request: Any) -> bytes:
-        charging = self._charging
-        if action == "quote":
-            quote = await charging.quote(
-                party=request.party,
-                called=request.called,
-                seconds=request.seconds,
-                service=request.service,
-            )
-            return _encoder.encode(_quote_answer(quote))
+    async def _act(self, action: str, id_: str, key: ApiKey, request: Any) -> bytes:
+        charging, scope = self._charging, key.party_id
         if action == "authorise":
-            session_id = request.session_id
             reply, repeated = await charging.authorise(
                 switch=key.switch,
-                session_id=session_id,
+                session_id=request.session_id,
                 party=request.party,
                 called=request.called,
                 caller=request.caller,
                 service=request.service,
-                requested_seconds=request.requested_seconds,
+                requested_seconds=_requested(request),
                 start_expected=request.start_expected,
+                lrn=request.lrn,
+                network=request.network,
+                scope=scope,
             )
-            return _encoder.encode(_answer(reply, session_id, repeated=repeated))
-        if _session_id.fullmatch(session_id) is None:
+            return self._answer(reply, request.session_id, key, repeated=repeated)
+        if action == "event":
+            return await self._charge_event(key, request)
+        if action == "quote":
+            return await self._quote(key, request)
+        if _session_id.fullmatch(id_) is None:
             raise NotFound("no session has such an id", code="unknown_session")
-        if action == "kill":
-            switch, session_id = await self._to_kill(key, session_id)
-            reply, repeated = await charging.kill(
-                switch=switch, session_id=session_id, why=request.reason
-            )
-        elif action == "start":
-            reply, repeated = await charging.start(switch=key.switch, session_id=session_id)
-        elif action == "update":
+        if action == "update":
             reply, repeated = await charging.update(
                 switch=key.switch,
-                session_id=session_id,
+                session_id=id_,
                 used_ms=_used(request),
                 request_id=request.request_id,
                 extend=request.extend,
+                wraps_at=_wraps_at(request),
+                scope=scope,
             )
-        else:
+        elif action == "stop":
             reply, repeated = await charging.stop(
                 switch=key.switch,
-                session_id=session_id,
+                session_id=id_,
                 used_ms=_used(request),
                 request_id=request.request_id,
                 cause=request.cause,
+                wraps_at=_wraps_at(request),
+                scope=scope,
             )
-        return _encoder.encode(_answer(reply, session_id, repeated=repeated))
+        elif action == "start":
+            reply, repeated = await charging.start(switch=key.switch, session_id=id_, scope=scope)
+        elif action == "refund":
+            return await self._refund(key, id_, request)
+        else:
+            switch, id_ = await self._to_kill(key, id_)
+            reply, repeated = await charging.kill(
+                switch=switch, session_id=id_, why=request.reason, scope=scope
+            )
+        return self._answer(reply, id_, key, repeated=repeated)
+
+    async def _charge_event(self, key: ApiKey, request: EventRequest) -> bytes:
+        reply, repeated = await self._charging.charge_event(
+            switch=key.switch,
+            event_id=request.event_id,
+            party=request.party,
+            called=request.called,
+            service=request.service,
+            units=request.units,
+            segments=request.segments,
+            text=request.text,
+            caller=request.caller,
+            lrn=request.lrn,
+            network=request.network,
+            scope=key.party_id,
+        )
+        outcome = reply.outcome.value
+        return self._event_answer(outcome, reply, request.event_id, key, repeated=repeated)
+
+    async def _refund(self, key: ApiKey, event_id: str, request: RefundRequest) -> bytes:
+        reply, repeated = await self._charging.refund(
+            switch=key.switch,
+            event_id=event_id,
+            units=request.units,
+            why=request.reason,
+            scope=key.party_id,
+        )
+        return self._event_answer("refunded", reply, event_id, key, repeated=repeated)
+
+    async def _quote(self, key: ApiKey, request: QuoteRequest) -> bytes:
+        if request.seconds is not None and request.units is not None:
+            raise InvalidInput("give seconds or units, one of them", field="units")
+        quote = await self._charging.quote(
+            Use(
+                request.party,
+                request.called,
+                request.service,
+                request.caller,
+                request.lrn,
+                request.network,
+            ),
+            units=request.seconds if request.units is None else request.units,
+            scope=key.party_id,
+        )
+        return _encoder.encode(_quote_answer(quote))
+
+    def _answer(self, reply: Reply, session_id: str, key: ApiKey, *, repeated: bool) -> bytes:
+        reason, refused_by = self._charging.shown_reason(reply, key.party_id)
+        hidden = self._charging.hides_money(key.party_id)
+        meaning = MEANINGS[reason]
+        return _encoder.encode(
+            SessionAnswer(
+                outcome=reply.outcome.value,
+                session_id=session_id,
+                id=reply.id,
+                unit=reply.unit.value,
+                granted_units=reply.granted_seconds,
+                granted_seconds=reply.granted_seconds,
+                expires_at=reply.expires_at,
+                final=reply.final,
+                terminate=reply.terminate,
+                reason=reason.value,
+                reason_text=meaning.text,
+                sip_code=meaning.sip,
+                q850=meaning.q850,
+                stop_hunting=meaning.stop_hunting,
+                currency="" if hidden else reply.currency,
+                used_ms=reply.used_ms,
+                charge=None if hidden else _money(reply.charge),
+                repeated=repeated,
+                refused_by=refused_by,
+            )
+        )
+
+    def _event_answer(
+        self, outcome: str, reply: Reply, event_id: str, key: ApiKey, *, repeated: bool
+    ) -> bytes:
+        reason, refused_by = self._charging.shown_reason(reply, key.party_id)
+        hidden = self._charging.hides_money(key.party_id)
+        return _encoder.encode(
+            EventAnswer(
+                outcome=outcome,
+                event_id=event_id,
+                id=reply.id,
+                unit=reply.unit.value,
+                units=reply.used_ms // 1000,
+                reason=reason.value,
+                reason_text=MEANINGS[reason].text,
+                currency="" if hidden else reply.currency,
+                charge=None if hidden else _money(reply.charge),
+                repeated=repeated,
+                refused_by=refused_by,
+            )
+        )
 
     async def _to_kill(self, key: ApiKey, session_id: str) -> tuple[str, str]:
         """An operator (scope manage) names a session of any switch by its own id; a switch only its own."""
         if "manage" in key.scopes and _uuid.fullmatch(session_id) is not None:
-            switch, _, session_id = (await self._charging.session(session_id)).key.partition("/")
+            found = await self._charging.session(session_id, scope=key.party_id)
+            switch, _, session_id = found.key.partition("/")
             return switch, session_id
         return key.switch, session_id
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, longest: int) -> bytes:
     body: bytes = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise InvalidInput("the request was not sent to its end", code="incomplete_request")
         body += message.get("body", b"")
-        if len(body) > BODY_MAX:
-            raise TooLarge(f"the body is larger than {BODY_MAX} bytes")
+        if len(body) > longest:
+            raise TooLarge(f"the body is larger than {longest} bytes")
         if not message.get("more_body"):
             return body
 
@@ -343,35 +356,44 @@ def _decode(action: str, body: bytes) -> Any:
 
 
 def _used(request: Any) -> int:
-    """Milliseconds of an update or stop: exactly one of the two fields must be there."""
-    if (request.used_seconds is None) == (request.used_ms is None):
+    """Thousandths of the unit used, of an update or stop: exactly one of the fields must be there."""
+    given = [
+        used
+        for used in (request.used_seconds, request.used_units, request.used_bytes)
+        if used is not None
+    ]
+    if len(given) + (request.used_ms is not None) != 1:
         raise InvalidInput(
-            "give used_seconds or used_ms, one of them", code="invalid_usage", field="used_seconds"
+            "give used_seconds, used_ms, used_units or used_bytes, one of them",
+            code="invalid_usage",
+            field="used_seconds",
         )
-    used: int = request.used_ms if request.used_ms is not None else request.used_seconds * 1000
+    used: int = given[0] * 1000 if given else request.used_ms
     return used
 
 
-def _answer(reply: Reply, session_id: str, *, repeated: bool) -> SessionAnswer:
-    meaning = MEANINGS[reply.reason]
-    return SessionAnswer(
-        outcome=reply.outcome.value,
-        session_id=session_id,
-        id=reply.id,
-        granted_seconds=reply.granted_seconds,
-        expires_at=reply.expires_at,
-        final=reply.final,
-        terminate=reply.terminate,
-        reason=reply.reason.value,
-        reason_text=meaning.text,
-        sip_code=meaning.sip,
-        q850=meaning.q850,
-        stop_hunting=meaning.stop_hunting,
-        currency=reply.currency,
-        used_ms=reply.used_ms,
-        charge=_money(reply.charge),
-        repeated=repeated,
-    )
+def _wraps_at(request: Any) -> int:
+    """Where the counter of a report begins again, in thousandths of the unit; 0: nowhere."""
+    if not request.counter_bits:
+        return 0
+    if request.used_ms is not None or _used(request) >= WRAP_32:
+        raise InvalidInput(
+            "counter_bits 32 goes with a counter of whole units below 4294967296",
+            code="invalid_usage",
+            field="counter_bits",
+        )
+    return WRAP_32
+
+
+def _requested(request: AuthoriseRequest) -> int | None:
+    """The slice asked for, in units, from whichever field is there."""
+    if request.requested_seconds is not None and request.requested_units is not None:
+        raise InvalidInput(
+            "give requested_seconds or requested_units, one of them", field="requested_units"
+        )
+    if request.requested_units is not None:
+        return request.requested_units
+    return request.requested_seconds
 
 
 def _money(amount: Decimal | None) -> str | None:
@@ -387,91 +409,32 @@ def _quote_answer(quote: Quote) -> QuoteAnswer:
         card=pin.card,
         version=pin.version,
         currency=pin.currency,
-        seconds=quote.seconds,
+        unit=quote.unit.value,
+        units=quote.units,
+        seconds=quote.units,
         price=f"{quote.amount:f}",
-        affordable_seconds=quote.affordable_seconds,
+        affordable_units=quote.affordable_units,
+        affordable_seconds=quote.affordable_units,
         available=f"{quote.available:f}",
-        rate=describe_tariff(pin.tariff),
+        rate=_tariff(pin.tariff),
+        steps=[{"kind": step.kind, "name": step.name, "detail": step.detail} for step in pin.steps],
     )
 
 
-_ROUTES: dict[str, tuple[str, type[msgspec.Struct], type[msgspec.Struct], str]] = {
-    "/v1/sessions": (
-        "authorise",
-        AuthoriseRequest,
-        SessionAnswer,
-        "Authorise a call and hold money for it",
-    ),
-    "/v1/sessions/{session_id}/start": (
-        "start",
-        StartRequest,
-        SessionAnswer,
-        "The call was answered",
-    ),
-    "/v1/sessions/{session_id}/update": (
-        "update",
-        UpdateRequest,
-        SessionAnswer,
-        "Report usage, ask for more time",
-    ),
-    "/v1/sessions/{session_id}/stop": (
-        "stop",
-        StopRequest,
-        SessionAnswer,
-        "The call has ended: settle it",
-    ),
-    "/v1/sessions/{session_id}/kill": ("kill", KillRequest, SessionAnswer, "End a live call"),
-    "/v1/quote": ("quote", QuoteRequest, QuoteAnswer, "Price a call; holds nothing"),
-}
-_ERRORS = {
-    "400": "Not JSON",
-    "401": "No valid key",
-    "403": "The key lacks the scope",
-    "404": "Unknown party, session or rate",
-    "409": "The id was used with other content, or the session cannot take this",
-    "413": "Body too large",
-    "422": "A field is wrong",
-    "503": "Overloaded, or the database is away: try again",
-}
-
-
-def openapi_part() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Paths and schemas of these routes for the OpenAPI document, from the very records that decode them."""
-    types = [model for _, request, answer, _ in _ROUTES.values() for model in (request, answer)]
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    errors = {status: {"description": text, "content": content} for status, text in _ERRORS.items()}
-    paths: dict[str, Any] = {}
-    for path, (action, request, answer, summary) in _ROUTES.items():
-        operation: dict[str, Any] = {
-            "operationId": action,
-            "tags": ["charging"],
-            "summary": summary,
-            "security": [{"apiKey": []}],
-            "requestBody": {
-                "required": action != "start",
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{request.__name__}"}
-                    }
-                },
-            },
-            "responses": {
-                "200": {
-                    "description": "The decision",
-                    "content": {
-                        "application/json": {
-                            "schema": {"$ref": f"#/components/schemas/{answer.__name__}"}
-                        }
-                    },
-                },
-                **errors,
-            },
-        }
-        if "{session_id}" in path:
-            schema = {"type": "string", "pattern": f"^{SESSION_ID}$"}
-            operation["parameters"] = [
-                {"name": "session_id", "in": "path", "required": True, "schema": schema}
-            ]
-        paths[path] = {"post": operation}
-    return paths, schemas
+def _tariff(tariff: Tariff) -> dict[str, object]:
+    """A tariff for the wire: prices for ``per`` units as strings, intervals in units."""
+    return {
+        "first_price": str(tariff.first_price),
+        "next_price": str(tariff.next_price),
+        "first_interval": tariff.first_interval,
+        "next_interval": tariff.next_interval,
+        "connect_fee": str(tariff.connect_fee),
+        "attempt_fee": str(tariff.attempt_fee),
+        "minimum": str(tariff.minimum),
+        "free_below": tariff.free_below,
+        "surcharge": str(tariff.surcharge),
+        "cap": None if tariff.cap is None else str(tariff.cap),
+        "decimals": tariff.decimals,
+        "rounding": tariff.rounding.value,
+        "per": tariff.per,
+    }

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
+from tollkeeper.errors import Busy
+
 if TYPE_CHECKING:
     from tollkeeper.services.cdr.brought import Bringing
     from tollkeeper.services.cdr.worker import Worker
     from tollkeeper.services.charging import Charging
     from tollkeeper.services.directory import Directory
     from tollkeeper.services.spool import Spool
+    from tollkeeper.services.supplies import Supplies
     from tollkeeper.store.db import Database
 
 
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 class Services:
     """The use cases' dependencies in one process; ``clock`` gives the time in UTC.
 
-    Without a ``spool`` no files are taken, and without ``worker`` and ``bringing`` none are loaded.
+    Without a ``spool`` no files are taken, and without ``worker`` and ``bringing`` none are loaded;
+    without ``supplies`` nothing is bought from suppliers.
     """
 
     database: Database
@@ -32,6 +36,7 @@ class Services:
     spool: Spool | None = None
     worker: Worker | None = None
     bringing: Bringing | None = None
+    supplies: Supplies | None = None
 
 
 def services_of(request: Request) -> Services:
@@ -42,3 +47,14 @@ def services_of(request: Request) -> Services:
 
 Context = Annotated[Services, Depends(services_of)]
 """The type of a route's argument that receives the services."""
+
+
+def supplies_of(context: Services) -> Supplies:
+    """Return what buys from suppliers.
+
+    Raises:
+        Busy: this process buys nothing.
+    """
+    if context.supplies is None:
+        raise Busy("this process asks no suppliers; ask another one", code="no_suppliers")
+    return context.supplies

@@ -18,16 +18,26 @@ class NewKeyIn(In):
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=3)
-    switch: Code = Field(default="http", description="The switch that its sessions belong to.")
+    switch: Code | None = Field(
+        default=None,
+        description="The switch that its sessions belong to; `http` if left out, or that of the "
+        "party's key that asks.",
+    )
+    party: Code | None = Field(
+        default=None,
+        description="Bounds the key to this party and those below it. Left out, it is the operator's, "
+        "or bounded as the key that asks.",
+    )
 
 
 class KeyOut(Out):
-    """An API key; `revoked_at` is null while it is valid."""
+    """An API key; `revoked_at` is null while it is valid, `party` where it is the operator's."""
 
     id: int
     name: str
     scopes: list[str]
     switch: str
+    party: str | None
     created_at: datetime
     revoked_at: datetime | None
 

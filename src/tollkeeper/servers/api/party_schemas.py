@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
 from tollkeeper.core.numbering import DialRules
-from tollkeeper.core.records import Wallet
-from tollkeeper.servers.api.schemas import Code, In, Limit, Money, Name, NotNegative, Out, Seconds
+from tollkeeper.servers.api.plan_schemas import WhenIn, WhenOut
+from tollkeeper.servers.api.schemas import (
+    Code,
+    In,
+    Limit,
+    Money,
+    Name,
+    NotNegative,
+    Out,
+    Seconds,
+    Why,
+)
 from tollkeeper.servers.api.wallet_schemas import FundedWallet, WalletOut
 from tollkeeper.services.fields import ZONE_PATTERN
 from tollkeeper.services.parties import DIAL_MARKS_MAX, PLAN_CARDS_MAX, Party, Plan, PlanCard
+from tollkeeper.services.tree import Move
+from tollkeeper.store.wallets import WalletRow
 
-Kind = Literal["operator", "reseller", "customer", "vendor"]
-Status = Literal["active", "suspended"]
+Kind = Literal["operator", "reseller", "customer", "vendor", "user", "card"]
+Status = Literal["active", "suspended", "frozen"]
+Billing = Literal["prepaid", "postpaid"]
+Overcommit = Annotated[
+    NotNegative,
+    Field(
+        description="What all its children may have available together, as a share of what it has "
+        "itself: 1 is no more than that; null is not looked at. Set by the operator."
+    ),
+]
+LowBalance = Annotated[
+    NotNegative,
+    Field(
+        description="While less than this is available in the wallet that it spends from, at most "
+        "`low_sessions` calls may be up at once."
+    ),
+]
 Mark = Annotated[str, StringConstraints(pattern="^[0-9*#]{1,12}$")]
 
 
@@ -61,6 +89,7 @@ class NewParty(In):
     parent: Code | None = None
     plan: Code | None = None
     status: Status = "active"
+    billing: Billing = "postpaid"
     kill_on_suspend: bool = False
     timezone: Annotated[str, StringConstraints(pattern=ZONE_PATTERN)] = "UTC"
     max_sessions: Limit | None = None
@@ -68,6 +97,9 @@ class NewParty(In):
     max_cost: NotNegative | None = None
     max_seconds: Seconds = 14_400
     dial_rules: DialRulesIn = DialRulesIn()
+    overcommit: Overcommit | None = None
+    low_balance: LowBalance | None = None
+    low_sessions: Limit | None = None
     wallets: list[FundedWallet] = Field(default=[], max_length=20)
 
     def party(self) -> Party:
@@ -77,12 +109,47 @@ class NewParty(In):
         return Party(**{**fields, "dial_rules": self.dial_rules.rules()})
 
 
+class PartyMove(In):
+    """Where a party shall stand; a parent of null is the top."""
+
+    parent: Code | None
+    reason: Why
+    plan: Code | None = Field(
+        default=None, description="What it is sold by there; left out, it keeps its plan."
+    )
+
+
+class MoveOut(Out):
+    """A place that a party had; `parent` is null at the top, and where it must not be seen."""
+
+    id: int
+    parent: str | None
+    time: datetime
+    reason: str
+    actor: str
+
+    @classmethod
+    def of(cls, move: Move) -> Self:
+        """Show a place."""
+        return cls(
+            id=move.id, parent=move.parent, time=move.at, reason=move.reason, actor=move.actor
+        )
+
+
+class MoveList(Out):
+    """The places of a party in their order; `next` is null on the last page."""
+
+    items: list[MoveOut]
+    next: int | None
+
+
 class PartyChange(In):
     """Fields to change; what is left out stays, and null takes a plan or a limit away."""
 
     name: Name = ""
     plan: Code | None = None
     status: Status = "active"
+    billing: Billing = "postpaid"
     kill_on_suspend: bool = False
     timezone: Annotated[str, StringConstraints(pattern=ZONE_PATTERN)] = "UTC"
     max_sessions: Limit | None = None
@@ -90,6 +157,9 @@ class PartyChange(In):
     max_cost: NotNegative | None = None
     max_seconds: Seconds = 14_400
     dial_rules: DialRulesIn = DialRulesIn()
+    overcommit: Overcommit | None = None
+    low_balance: LowBalance | None = None
+    low_sessions: Limit | None = None
 
     def changes(self) -> dict[str, object]:
         """Return only what was given."""
@@ -108,6 +178,7 @@ class PartyOut(Out):
     parent: str | None
     plan: str | None
     status: Status
+    billing: Billing
     kill_on_suspend: bool
     timezone: str
     max_sessions: int | None
@@ -115,6 +186,9 @@ class PartyOut(Out):
     max_cost: Money | None
     max_seconds: int
     dial_rules: DialRulesOut
+    overcommit: Money | None
+    low_balance: Money | None
+    low_sessions: int | None
     created_at: datetime
 
     @staticmethod
@@ -136,7 +210,7 @@ class PartyWithWallets(PartyOut):
     wallets: list[WalletOut]
 
     @classmethod
-    def with_wallets(cls, party: Party, wallets: list[Wallet]) -> Self:
+    def with_wallets(cls, party: Party, wallets: Sequence[WalletRow]) -> Self:
         """Show a party and its wallets."""
         shown = [WalletOut.of(wallet) for wallet in wallets]
         return cls.model_validate({**cls.fields_of(party), "wallets": shown})
@@ -157,10 +231,11 @@ class PlanCardIn(In):
 
     card: Code
     kind: Literal["customer", "promotion", "plan", "fallback"] = "plan"
+    when: WhenIn = WhenIn()
 
     def plan_card(self) -> PlanCard:
         """Return it as the service takes it."""
-        return PlanCard(self.card, self.kind)
+        return PlanCard(self.card, self.kind, self.when.conditions())
 
 
 class NewPlan(In):
@@ -183,6 +258,7 @@ class PlanCardOut(Out):
 
     card: str
     kind: str
+    when: WhenOut
 
 
 class PlanOut(Out):
@@ -200,7 +276,10 @@ class PlanOut(Out):
             code=plan.code,
             name=plan.name,
             created_at=plan.created_at,
-            cards=[PlanCardOut(card=card.card, kind=card.kind) for card in plan.cards],
+            cards=[
+                PlanCardOut(card=card.card, kind=card.kind, when=WhenOut.of(card.when))
+                for card in plan.cards
+            ],
         )
 
 

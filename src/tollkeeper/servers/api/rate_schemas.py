@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from fastapi import Path, Query
@@ -11,10 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tollkeeper.core.deck import Status
 from tollkeeper.core.tariff import Match, RateRow
-from tollkeeper.servers.api.schemas import Code, Currency, In, Money, Name, Out
+from tollkeeper.errors import InvalidInput
+from tollkeeper.servers.api.plan_schemas import DecimalText
+from tollkeeper.servers.api.schemas import Code, Currency, In, Money, Name, NotNegative, Out
 from tollkeeper.services.fields import INTEGER_MAX
 from tollkeeper.services.rates import (
     SERVICE_PATTERN,
+    CostPlus,
     ImportReport,
     Lookup,
     RateCard,
@@ -36,19 +40,57 @@ Texts = Annotated[str, StringConstraints(max_length=200)]
 
 
 class NewCard(In):
-    """A rate card without prices; an import brings them."""
+    """A rate card without prices; an import brings them.
+
+    With a `cost_card` it is a cost-plus card: its prices are those of the cost card, raised. It takes
+    `per`, `key`, `decimals` and `rounding` from there.
+    """
 
     code: Code
     currency: Currency
     name: Name | None = None
     side: Literal["sell", "buy"] = "sell"
     service: Annotated[str, StringConstraints(pattern=SERVICE_PATTERN)] = "voice"
-    decimals: Annotated[int, Field(ge=0, le=8)] = 6
-    rounding: Literal["half_up", "half_even", "up", "down"] = "half_up"
+    decimals: Annotated[int, Field(ge=0, le=8)] | None = Field(
+        default=None, description="6 if left out."
+    )
+    rounding: Literal["half_up", "half_even", "up", "down"] | None = Field(
+        default=None, description="half_up if left out."
+    )
+    per: Annotated[int, Field(ge=1, le=2**31)] | None = Field(
+        default=None,
+        description="How many units a price is for: 60 seconds of voice, 1000000 bytes of data, "
+        "else 1 if left out; a power of 10 or of 2.",
+    )
+    key: Literal["called", "network"] | None = Field(
+        default=None,
+        description="What prefixes are compared with: the number called (if left out), or the "
+        "network (MCC and MNC).",
+    )
+    cost_card: Code | None = None
+    markup_percent: DecimalText = Decimal(0)
+    markup: DecimalText = Field(default=Decimal(0), description="Added to each price, per `per`.")
+    floor: NotNegative | None = None
+    ceiling: NotNegative | None = None
+
+    def cost_plus(self) -> CostPlus | None:
+        """What it adds to its cost card's prices; None for a card with prices of its own."""
+        if self.cost_card is None:
+            beside = ("markup_percent", "markup", "floor", "ceiling")
+            for name in beside:
+                if getattr(self, name):
+                    raise InvalidInput(
+                        f"{name}: this is for cost-plus cards; name their cost_card", field=name
+                    )
+            return None
+        return CostPlus(self.cost_card, self.markup_percent, self.markup, self.floor, self.ceiling)
 
 
 class CardOut(Out):
-    """A rate card; a leg's price is rounded once, to `decimals` by `rounding`."""
+    """A rate card; a leg's price is rounded once, to `decimals` by `rounding`.
+
+    `owner` is the party that made it, null for the operator.
+    """
 
     code: str
     name: str
@@ -57,6 +99,14 @@ class CardOut(Out):
     service: str
     decimals: int
     rounding: str
+    per: int
+    key: str
+    cost_card: str | None
+    markup_percent: DecimalText
+    markup: DecimalText
+    floor: DecimalText | None
+    ceiling: DecimalText | None
+    owner: str | None
     active_version: int | None
     last_version: int
     created_at: datetime | None
@@ -64,7 +114,13 @@ class CardOut(Out):
     @classmethod
     def of(cls, card: RateCard) -> Self:
         """Show a card."""
-        return cls(**{name: getattr(card, name) for name in cls.model_fields})
+        shown = {
+            name: getattr(
+                card, {"floor": "floor_price", "ceiling": "ceiling_price"}.get(name, name)
+            )
+            for name in cls.model_fields
+        }
+        return cls.model_validate(shown)
 
 
 class CardList(Out):

@@ -40,7 +40,8 @@ PAGE_MAX = 1000
 ID_MAX = 2**63 - 1
 
 
-def _own_error(error: InvalidInput) -> PydanticCustomError:
+def own_error(error: InvalidInput) -> PydanticCustomError:
+    """Our sentence as an error of a field."""
     # Braces would be read as a template.
     return PydanticCustomError(OWN_ERROR, "{sentence}", {"sentence": error.detail})
 
@@ -52,7 +53,7 @@ def _read_money(value: object, info: ValidationInfo) -> Decimal:
     try:
         return parse_amount(value, field=info.field_name or "amount")
     except InvalidInput as error:
-        raise _own_error(error) from error
+        raise own_error(error) from error
 
 
 def _money(*, pattern: str, description: str) -> WithJsonSchema:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from tollkeeper.servers.api import usage_schemas as schemas
-from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
+from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey, scope_of
 from tollkeeper.servers.api.context import Context
 from tollkeeper.services import usage_export, usage_search
 from tollkeeper.services.usage_files import WRITERS
@@ -19,13 +19,17 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
 @router.get("")
-async def search_usage(query: schemas.Search, context: Context, _: ReadKey) -> schemas.RecordList:
+async def search_usage(query: schemas.Search, context: Context, key: ReadKey) -> schemas.RecordList:
     """Find records in the order of their start, archived ones too.
 
     One number or one call is found fast over any time; without them, give the time.
     """
     page = await usage_search.search(
-        context.database, query.query(query.after), now=context.clock(), limit=query.limit
+        context.database,
+        query.query(query.after),
+        now=context.clock(),
+        limit=query.limit,
+        scope=scope_of(key),
     )
     items = [schemas.RecordOut.of(view) for view in page.items]
     return schemas.RecordList(items=items, next=page.next)
@@ -36,7 +40,7 @@ async def search_usage(query: schemas.Search, context: Context, _: ReadKey) -> s
     response_class=StreamingResponse,
     responses={200: {"content": {kind.partition(";")[0]: _FILE for _, kind in WRITERS.values()}}},
 )
-async def export_usage(query: schemas.Export, context: Context, _: ReadKey) -> StreamingResponse:
+async def export_usage(query: schemas.Export, context: Context, key: ReadKey) -> StreamingResponse:
     """Export records as one file, all of them, streamed.
 
     Times are ISO 8601 with the offset of their zone; money is exact, with its currency beside it.
@@ -48,6 +52,7 @@ async def export_usage(query: schemas.Export, context: Context, _: ReadKey) -> S
         kind=query.format,
         now=context.clock(),
         timezone=query.timezone,
+        scope=scope_of(key),
     )
     chunks = export.chunks()
     # What goes wrong at the beginning is still a problem document.
@@ -63,7 +68,7 @@ async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]
 
 
 @router.get("/report")
-async def report_usage(query: schemas.Report, context: Context, _: ReadKey) -> schemas.SumList:
+async def report_usage(query: schemas.Report, context: Context, key: ReadKey) -> schemas.SumList:
     """Add up whole hours by customer, vendor, destination and more; no record is read for it."""
     groups = await usage_search.report(
         context.database,
@@ -75,6 +80,7 @@ async def report_usage(query: schemas.Report, context: Context, _: ReadKey) -> s
         vendor=query.vendor,
         limit=query.limit + 1,
         skip=query.skip,
+        scope=scope_of(key),
     )
     items = [schemas.SumOut.of(group) for group in groups[: query.limit]]
     more = query.skip + query.limit if len(groups) > query.limit else None

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import Field
 
-from tollkeeper.core.records import Wallet
-from tollkeeper.servers.api.schemas import Currency, In, Money, NotNegative, Out, Positive, Why
+from tollkeeper.servers.api.schemas import (
+    Currency,
+    In,
+    Moment,
+    Money,
+    NotNegative,
+    Out,
+    Positive,
+    Why,
+)
+from tollkeeper.services.wallet_terms import ALERTS_MAX, UNSET, Temporary, Unset
 from tollkeeper.services.wallets import Posted, Statement
-from tollkeeper.store.wallets import Entry
+from tollkeeper.store.wallets import Entry, WalletRow
+
+Percent = Annotated[int, Field(ge=1, le=100)]
 
 
 class NewWallet(In):
-    """A wallet to be made; a credit limit of 0 is prepaid."""
+    """A wallet to be made; the credit limit is the agreed one, which counts for a postpaid party."""
 
     currency: Currency
     credit_limit: NotNegative = Decimal(0)
@@ -29,14 +40,52 @@ class FundedWallet(NewWallet):
     reason: Why = "opening balance"
 
 
+class TemporaryLimit(In):
+    """More limit for a while: `amount` beside the agreed limit, from now until `until`."""
+
+    amount: Positive
+    until: Annotated[Moment, Field(description="When it is taken back, in RFC 3339.")]
+
+
 class WalletTerms(In):
     """New terms of a wallet; what is left out stays as it is."""
 
-    credit_limit: NotNegative | None = None
+    credit_limit: NotNegative | None = Field(
+        default=None, description="The agreed limit: how far a postpaid party may go below zero."
+    )
+    temporary_limit: TemporaryLimit | None = Field(
+        default=None, description="Null ends a temporary limit at once."
+    )
+    daily_cap: NotNegative | None = Field(
+        default=None, description="What may be spent in the party's day; null takes the cap away."
+    )
+    monthly_cap: NotNegative | None = Field(
+        default=None, description="What may be spent in the party's month; null takes it away."
+    )
+    alert_at: list[Percent] | None = Field(
+        default=None,
+        max_length=ALERTS_MAX,
+        description="Percents of the limit and of the caps at which somebody is told.",
+    )
     parked: bool | None = Field(
         default=None, description="True stops new sessions and payments out of it."
     )
     reason: Why
+
+    def temporary(self) -> Temporary | Unset | None:
+        """Return the temporary limit as the service takes it."""
+        if "temporary_limit" not in self.model_fields_set:
+            return UNSET
+        given = self.temporary_limit
+        if given is None or given.until is None:
+            return None
+        return Temporary(given.amount, given.until)
+
+    def cap(self, name: Literal["daily_cap", "monthly_cap"]) -> Decimal | Unset | None:
+        """Return a cap as the service takes it."""
+        if name not in self.model_fields_set:
+            return UNSET
+        return self.daily_cap if name == "daily_cap" else self.monthly_cap
 
 
 class TopUp(In):
@@ -47,26 +96,50 @@ class TopUp(In):
     kind: Literal["topup", "withdrawal", "adjust_up", "adjust_down"] = "topup"
 
 
+class TemporaryLimitOut(Out):
+    """A temporary limit and when it is taken back."""
+
+    amount: Money
+    until: datetime
+
+
 class WalletOut(Out):
-    """A wallet: available = balance + credit_limit - held."""
+    """A wallet: available = balance + limit - held.
+
+    `limit` is the one in force: 0 for a prepaid party, else `credit_limit` (what is agreed) and the
+    temporary limit while it lasts.
+    """
 
     currency: str
     balance: Money
     held: Money
     available: Money
     credit_limit: Money
+    limit: Money
+    temporary_limit: TemporaryLimitOut | None
+    daily_cap: Money | None
+    monthly_cap: Money | None
+    alert_at: list[int]
     live_sessions: int
     parked: bool
 
     @classmethod
-    def of(cls, wallet: Wallet) -> Self:
+    def of(cls, wallet: WalletRow) -> Self:
         """Show a wallet."""
+        temporary = None
+        if wallet.temp_until is not None:
+            temporary = TemporaryLimitOut(amount=wallet.temp_limit, until=wallet.temp_until)
         return cls(
             currency=wallet.currency,
             balance=wallet.balance,
             held=wallet.held,
             available=wallet.available,
-            credit_limit=wallet.credit_limit,
+            credit_limit=wallet.agreed_limit,
+            limit=wallet.credit_limit,
+            temporary_limit=temporary,
+            daily_cap=wallet.daily_cap,
+            monthly_cap=wallet.monthly_cap,
+            alert_at=list(wallet.alert_at),
             live_sessions=wallet.live,
             parked=wallet.parked,
         )

@@ -8,13 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from tollkeeper.servers.api import wallet_schemas as schemas
-from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, ReadKey, actor_of
+from tollkeeper.servers.api.auth import DOCUMENTED, ManageKey, ReadKey, actor_of, scope_of
 from tollkeeper.servers.api.context import Context
 from tollkeeper.servers.api.replay import RequiredKey, digest_of_body, response
 from tollkeeper.servers.api.schemas import AfterNumber, CodePath, CurrencyPath, Moment, PageLimit
 from tollkeeper.services import wallets
 from tollkeeper.services.fields import check_moment
 from tollkeeper.services.idempotency import Answer, run_once
+from tollkeeper.services.wallet_terms import change_terms
 from tollkeeper.store.db import Connection
 
 STATEMENT_DAYS = 30
@@ -34,14 +35,15 @@ async def create_wallet(
         currency=body.currency,
         credit_limit=body.credit_limit,
         actor=actor_of(key),
+        scope=scope_of(key),
     )
     return schemas.WalletOut.of(wallet)
 
 
 @router.get("")
-async def list_wallets(code: CodePath, context: Context, _: ReadKey) -> schemas.WalletList:
+async def list_wallets(code: CodePath, context: Context, key: ReadKey) -> schemas.WalletList:
     """Show a party's wallets, one a currency."""
-    found = await wallets.get_wallets(context.database, code)
+    found = await wallets.get_wallets(context.database, code, scope=scope_of(key))
     return schemas.WalletList(items=[schemas.WalletOut.of(wallet) for wallet in found])
 
 
@@ -53,8 +55,8 @@ async def change_wallet(
     context: Context,
     key: ManageKey,
 ) -> schemas.WalletOut:
-    """Change a wallet's credit limit, park it or let it be used again."""
-    wallet = await wallets.change_terms(
+    """Change a wallet's limits, caps and alerts, park it or let it be used again; calls may be up."""
+    wallet = await change_terms(
         context.database,
         party=code,
         currency=currency,
@@ -62,6 +64,12 @@ async def change_wallet(
         actor=actor_of(key),
         credit_limit=body.credit_limit,
         parked=body.parked,
+        temporary=body.temporary(),
+        daily_cap=body.cap("daily_cap"),
+        monthly_cap=body.cap("monthly_cap"),
+        alert_at=body.alert_at,
+        now=context.clock(),
+        scope=scope_of(key),
     )
     return schemas.WalletOut.of(wallet)
 
@@ -87,13 +95,19 @@ async def top_up(
             actor=actor_of(key),
             clock=context.clock,
             kind=body.kind,
+            scope=scope_of(key),
         )
         return Answer(201, schemas.PostedOut.of(posted).model_dump_json())
 
     digest = digest_of_body(f"POST /v1/parties/{code}/wallets/{currency}/topups", body)
     return response(
         await run_once(
-            context.database, api_key_id=key.id, key=idempotency_key, digest=digest, work=work
+            context.database,
+            api_key_id=key.id,
+            key=idempotency_key,
+            digest=digest,
+            work=work,
+            scope=scope_of(key),
         )
     )
 
@@ -103,7 +117,7 @@ async def statement(
     code: CodePath,
     currency: CurrencyPath,
     context: Context,
-    _: ReadKey,
+    key: ReadKey,
     begin: Annotated[
         Moment,
         Query(alias="from", description="Beginning, inclusive; 30 days before `to` if left out."),
@@ -127,5 +141,6 @@ async def statement(
         end=until,
         after=after,
         limit=limit,
+        scope=scope_of(key),
     )
     return schemas.StatementOut.of(found)

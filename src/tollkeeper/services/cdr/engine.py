@@ -307,17 +307,22 @@ def _check_output(output: str) -> None:
 
 def prices_of(reference: Reference) -> Prices:
     """The rates of a picture as they are sent to workers."""
-    parties = reference.parties.values()
+    # A user's records are priced and paid by its customer's plan and wallets.
+    paid_by = {
+        id_: payer
+        for id_ in reference.parties
+        if (payer := reference.parties.get(reference.payers.get(id_, id_))) is not None
+    }
     plans = {
-        (party.id, side, service): place
+        (id_, side, service): place
         for (plan_id, side, service), place in reference.plans.items()
-        for party in parties
-        if party.plan_id == plan_id
+        for id_, payer in paid_by.items()
+        if payer.plan_id == plan_id and (plan_id, side, service) not in reference.live_terms
     }
     wallets = {
-        (party.id, currency): wallet
-        for party in parties
-        for currency, wallet in party.wallets.items()
+        (id_, currency): wallet
+        for id_, payer in paid_by.items()
+        for currency, wallet in payer.wallets.items()
     }
     return Prices.of(reference.book, plans, wallets)
 

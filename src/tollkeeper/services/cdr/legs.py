@@ -23,6 +23,11 @@ from tollkeeper.services.cdr.records import (
 )
 from tollkeeper.services.cdr.reference import Reference, day_of
 
+LIVE_TERMS_TOLD = (
+    "the plan of {value} has terms that only live charging applies (tiers, promotions, packages, "
+    "conditions, cost-plus cards); charge its calls live, or give it a plan without them and play it again"
+)
+
 
 @dataclass(slots=True)
 class Leg:
@@ -110,8 +115,13 @@ def price_columns(
     duration_ms: Ints,
     threads: int = 1,
 ) -> Leg:
-    """As :func:`price_leg`, from columns: ``number`` and ``digits`` as the kernel takes them."""
+    """As :func:`price_leg`, from columns: ``number`` and ``digits`` as the kernel takes them.
+
+    A user's calls are its customer's: the leg says whose plan and wallet they are charged by.
+    """
     book = reference.book
+    if side == "sell":
+        party = reference.payers_of(party)
     plan = _plans(reference, party, service, side)
     rated: Rated = rate(book, plan, number, digits, start, duration_ms, threads=threads)
     row = rated.row.astype(np.int64)
@@ -167,7 +177,8 @@ def judge(
     """Tell which rows can go into the books, and put the others aside.
 
     ``live`` are the parties by row whose legs were charged live: for these no rate is needed.
-    A call that was not answered needs none either: it costs its attempt fee, or nothing.
+    A call that was not answered needs none either: it costs its attempt fee, or nothing. A plan
+    whose prices depend on what only live charging knows prices no record: better none than a wrong one.
     """
     frame = mediated.frame
     used = frame["duration_ms"].to_numpy() > 0
@@ -179,7 +190,13 @@ def judge(
             rows = [n for n, parties in live.items() if int(leg.party[n]) in parties]
             ours[rows] = False
         who = _names(reference, leg.party)
+        live_only = _live_only(reference, leg.party, frame["service"])
         for wrong, reason, detail in (
+            (
+                ours & live_only & (used | (leg.amount > 0)),
+                Quarantine.LIVE_TERMS,
+                LIVE_TERMS_TOLD,
+            ),
             (
                 ours & used & (leg.status == NO_RATE),
                 Quarantine.NO_RATE,
@@ -207,6 +224,20 @@ def judge(
                 held += hold(frame, new, reason, field="called", detail=detail, values=values)
                 bad |= new
     return ~bad, held
+
+
+def _live_only(reference: Reference, party: Ints, service: pl.Series) -> Flags:
+    """Tell of each row whether its party's plan has terms that records cannot be priced by."""
+    flags: Flags = np.zeros(len(party), dtype=np.bool_)
+    if not reference.live_terms:
+        return flags
+    for id_ in distinct(party)[0].tolist():
+        named = [
+            name for name in service.unique().to_list() if reference.live_only(id_, "sell", name)
+        ]
+        if named:
+            flags |= (party == id_) & service.is_in(named).to_numpy()
+    return flags
 
 
 def _names(reference: Reference, party: Ints) -> dict[int, str]:

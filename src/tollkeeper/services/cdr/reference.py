@@ -44,8 +44,10 @@ def moment_of(us: int) -> datetime:
 class Reference:
     """What one switch's records of the time ``covers`` (microseconds, from and to) are judged by.
 
-    ``chains`` are, by customer, the resellers above it from the nearest on. ``plans`` are the
+    ``chains`` are, by customer, the resellers above it from the nearest on. ``payers`` are, by user, the
+    customer whose money it spends and whose plan prices its calls. ``plans`` are the
     numbers of plans in the book by (plan, side, service), ``versions`` ids by (card, version).
+    ``live_terms`` are those (plan, side, service) whose prices only live charging can tell.
     Calls from before ``purged_us`` are not taken: their day was purged.
     """
 
@@ -57,11 +59,22 @@ class Reference:
     receivers: Trunks
     book: RateBook
     plans: Mapping[tuple[int, str, str], int]
+    live_terms: frozenset[tuple[int, str, str]]
     versions: Mapping[tuple[int, int], int]
     wallets: Wallets
     secret: bytes
     purged_us: int
     covers: tuple[int, int]
+    payers: Mapping[int, int] = field(default_factory=dict)
+
+    def payers_of(self, party: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Who pays for calls of these parties (0: nobody): themselves, unless they are users."""
+        if not self.payers:
+            return party
+        table = np.arange(max(self.parties, default=0) + 1, dtype=np.int64)
+        table[list(self.payers)] = list(self.payers.values())
+        paying: npt.NDArray[np.int64] = table[party]
+        return paying
 
     def rules_of(self, trunk: Trunk) -> DialRules:
         """How numbers of a trunk are written: its own rules, else its party's."""
@@ -79,6 +92,11 @@ class Reference:
         if party is None or party.plan_id is None:
             return -1
         return self.plans.get((party.plan_id, side, service), -1)
+
+    def live_only(self, party_id: int, side: str, service: str) -> bool:
+        """Tell whether a party's plan has terms for a service that only live charging applies."""
+        party = self.parties.get(party_id)
+        return party is not None and (party.plan_id, side, service) in self.live_terms
 
 
 class Wallets:
@@ -136,6 +154,7 @@ async def read_reference(
         parties = await store.read_parties(connection)
         trunks = await store.read_trunks(connection)
         cards_of_plan = await store.read_plan_cards(connection)
+        live_terms = await store.read_live_terms(connection)
         secret = await store.read_secret(connection)
         purged = await store.read_purged_before(connection)
         cards = {card.id: card for cards in cards_of_plan.values() for card in cards}
@@ -159,6 +178,7 @@ async def read_reference(
         receivers=Trunks(trunks, direction="out", switch=switch),
         book=book,
         plans=places,
+        live_terms=live_terms,
         versions={
             (card_id, version.version): version.id
             for card_id, found in activations.items()
@@ -168,7 +188,22 @@ async def read_reference(
         secret=secret,
         purged_us=(purged - EPOCH.date()).days * DAY_MICROSECONDS,
         covers=(since, until),
+        payers=payers_of(parties),
     )
+
+
+def payers_of(parties: Mapping[int, PartyRef]) -> dict[int, int]:
+    """The nearest party above each user that is none itself; 0 for a user below nobody."""
+    payers: dict[int, int] = {}
+    for party in parties.values():
+        payer: PartyRef | None = party
+        for _ in range(LEVELS_MAX):
+            if payer is None or payer.kind != "user":
+                break
+            payer = parties.get(payer.parent_id or 0)
+        if party.kind == "user":
+            payers[party.id] = payer.id if payer is not None else 0
+    return payers
 
 
 def chains_of(parties: Mapping[int, PartyRef]) -> dict[int, tuple[int, ...]]:

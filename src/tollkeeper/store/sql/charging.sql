@@ -22,8 +22,14 @@ SELECT id, party_id, currency, credited, debited, held, credit_limit, live, cps_
        parked, version, stamp
 FROM wallet WHERE id = ANY (%s::bigint[]) ORDER BY id FOR UPDATE
 
+-- name: meters
+SELECT id, party_id, used, held, base, cap, stamp FROM meter WHERE id = ANY (%s::bigint[]) ORDER BY id
+
+-- name: meters_locked
+SELECT id, party_id, used, held, base, cap, stamp FROM meter WHERE id = ANY (%s::bigint[]) ORDER BY id FOR UPDATE
+
 -- name: charge_batch
-SELECT charge_batch_v1(
+SELECT charge_batch_v2(
     $1::timestamptz,
     $2::bigint[], $3::bigint[], $4::numeric[], $5::numeric[], $6::numeric[],
     $7::integer[], $8::bigint[], $9::integer[], $10::integer[], $11::boolean[],
@@ -34,7 +40,8 @@ SELECT charge_batch_v1(
     $35::date[], $36::uuid[], $37::integer[], $38::text[], $39::text[], $40::json, $41::json,
     $42::bigint[], $43::bigint[], $44::bigint[], $45::text[], $46::numeric[], $47::text[], $48::bigint[],
     $49::numeric[], $50::uuid[], $51::smallint[],
-    $52::text[], $53::uuid[], $54::text[], $55::json
+    $52::text[], $53::uuid[], $54::text[], $55::json,
+    $56::bigint[], $57::bigint[], $58::numeric[], $59::numeric[], $60::numeric[], $61::boolean[]
 )
 
 -- name: account

@@ -1,31 +1,46 @@
 -- name: add_card
-INSERT INTO rate_card (code, name, side, service, currency, decimals, rounding)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+INSERT INTO rate_card (code, name, side, service, currency, decimals, rounding, per, key, owner_id, cost_card_id,
+                       markup_percent, markup, floor_price, ceiling_price)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (code) DO NOTHING
 RETURNING id
 
 -- name: card
-SELECT id, code, name, side, service, currency, decimals, rounding, active_version, last_version, created_at
-FROM rate_card WHERE code = %s
+SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
+       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
+       owner.code AS owner, c.owner_id
+FROM rate_card c LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
+WHERE c.code = %s
 
 -- name: lock_card
-SELECT id, code, name, side, service, currency, decimals, rounding, active_version, last_version, created_at
-FROM rate_card WHERE code = %s FOR NO KEY UPDATE
+SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
+       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
+       owner.code AS owner, c.owner_id
+FROM rate_card c LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
+WHERE c.code = %s FOR NO KEY UPDATE OF c
 
 -- name: card_by_id
-SELECT id, code, name, side, service, currency, decimals, rounding, active_version, last_version, created_at
-FROM rate_card WHERE id = %s
+SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
+       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
+       owner.code AS owner, c.owner_id
+FROM rate_card c LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
+WHERE c.id = %s
 
 -- name: cards
-SELECT id, code, name, side, service, currency, decimals, rounding, active_version, last_version, created_at
-FROM rate_card WHERE code > %s ORDER BY code LIMIT %s
+SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
+       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
+       owner.code AS owner, c.owner_id
+FROM rate_card c LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
+WHERE c.code > %s ORDER BY c.code LIMIT %s
 
 -- name: cards_of_party
 SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
-       c.created_at
+       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
+       owner.code AS owner, c.owner_id
 FROM party p
 JOIN rate_plan_card pc ON pc.plan_id = p.plan_id
 JOIN rate_card c ON c.id = pc.card_id AND c.side = 'sell'
+LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
 WHERE p.id = %s AND c.service = %s
 ORDER BY array_position(ARRAY['customer', 'promotion', 'plan', 'fallback'], pc.kind), pc.position
 

@@ -8,10 +8,24 @@ SELECT id, code, direction, party_id, switch, names, addresses, account, tech_pr
 FROM trunk ORDER BY id
 
 -- name: plan_cards
-SELECT pc.plan_id, pc.card_id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding
+SELECT pc.plan_id, pc.card_id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.per
 FROM rate_plan_card pc JOIN rate_card c ON c.id = pc.card_id
 ORDER BY pc.plan_id,
          array_position(ARRAY['customer', 'promotion', 'plan', 'fallback'], pc.kind), pc.position
+
+-- name: live_terms
+-- Promotions without a service are for all; other terms without one are for voice.
+SELECT DISTINCT pc.plan_id, c.side, c.service
+FROM rate_plan_card pc JOIN rate_card c ON c.id = pc.card_id JOIN rate_plan p ON p.id = pc.plan_id
+WHERE pc.conditions <> '{}' OR c.cost_card_id IS NOT NULL OR c.key <> 'called' OR c.per <> 60
+   OR (c.side = 'sell' AND (
+       EXISTS (SELECT FROM jsonb_array_elements(coalesce(p.terms->'promotions', '[]')) AS term
+               WHERE coalesce(term->>'service', '') IN ('', c.service))
+       OR EXISTS (SELECT FROM jsonb_array_elements(
+                      coalesce(p.terms->'surcharges', '[]') || coalesce(p.terms->'tiers', '[]')
+                      || coalesce(p.terms->'packages', '[]')) AS term
+                  WHERE coalesce(term->>'service', 'voice') = c.service)
+   ))
 
 -- name: activations
 SELECT card_id, id, version, base_version, replaced_version, status, mode, file_name, sha256, rows_in, rows_stored,

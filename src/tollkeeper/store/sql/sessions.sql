@@ -29,9 +29,16 @@ WHERE e.session_id = %s::uuid ORDER BY e.id
 SELECT key FROM live_session WHERE expires_at <= %s ORDER BY expires_at LIMIT %s
 
 -- name: parties_to_kill
-SELECT p.id FROM party p
-WHERE p.status = 'suspended' AND p.kill_on_suspend
-  AND EXISTS (SELECT FROM wallet w WHERE w.party_id = p.id AND w.live > 0)
+-- Everybody at or below whoever is stopped, while that subtree has any session. Its wallets tell; a
+-- user has none and spends the money of those above it.
+SELECT DISTINCT below.party_id AS id
+FROM party p JOIN party_above below ON below.ancestor_id = p.id
+WHERE (p.status = 'frozen' OR (p.status = 'suspended' AND p.kill_on_suspend))
+  AND EXISTS (
+      SELECT FROM party_above a
+      JOIN wallet w ON w.party_id = CASE p.kind WHEN 'user' THEN a.ancestor_id ELSE a.party_id END
+      WHERE CASE p.kind WHEN 'user' THEN a.party_id ELSE a.ancestor_id END = p.id AND w.live > 0
+  )
 
 -- name: to_kill
 SELECT key FROM live_session WHERE party_id = ANY (%s::bigint[]) AND body->>'kill' IS NULL LIMIT %s

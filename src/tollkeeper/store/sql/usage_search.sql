@@ -32,6 +32,7 @@ WHERE u.day BETWEEN %(first_day)s AND %(last_day)s
     AND (%(call_id)s::text IS NULL OR u.call_id = %(call_id)s)
     AND (%(customer_id)s::bigint IS NULL OR u.customer_id = %(customer_id)s)
     AND (%(vendor_id)s::bigint IS NULL OR u.vendor_id = %(vendor_id)s)
+    AND (%(customers)s::bigint[] IS NULL OR u.customer_id = ANY (%(customers)s))
     AND (u.start_at, u.batch_id, u.line) > (%(after_at)s::timestamptz, %(after_batch)s::bigint, %(after_line)s::bigint)
     AND NOT EXISTS (
         SELECT FROM cdr_batch AS b WHERE b.id = u.batch_id AND b.undone_by IS NOT NULL
@@ -87,19 +88,21 @@ FROM (
         CASE WHEN %(by_service)s THEN service ELSE '' END AS service,
         CASE WHEN %(by_destination)s THEN destination ELSE '' END AS destination,
         CASE WHEN %(by_prefix)s THEN prefix ELSE '' END AS prefix,
-        sell_currency, buy_currency,
+        sell_currency, CASE WHEN %(costs)s THEN buy_currency ELSE '' END AS buy_currency,
         sum(attempts)::bigint AS attempts, sum(answers)::bigint AS answers,
         sum(effective)::bigint AS effective, sum(duration_ms)::bigint AS duration_ms,
-        sum(sell_billed)::bigint AS sell_billed, sum(buy_billed)::bigint AS buy_billed,
+        sum(sell_billed)::bigint AS sell_billed,
+        CASE WHEN %(costs)s THEN sum(buy_billed) ELSE 0 END::bigint AS buy_billed,
         sum(pdd_ms)::bigint AS pdd_ms, sum(pdd_count)::bigint AS pdd_count,
-        sum(revenue) AS revenue, sum(cost) AS cost
+        sum(revenue) AS revenue, CASE WHEN %(costs)s THEN sum(cost) ELSE 0 END AS cost
     FROM usage_hour
     WHERE day BETWEEN %(first_day)s AND %(last_day)s AND hour >= %(since)s AND hour < %(until)s
         AND (%(customer_id)s::bigint IS NULL OR customer_id = %(customer_id)s)
         AND (%(vendor_id)s::bigint IS NULL OR vendor_id = %(vendor_id)s)
+        AND (%(customers)s::bigint[] IS NULL OR customer_id = ANY (%(customers)s))
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
     -- What was taken back adds up to nothing and is not shown.
-    HAVING sum(attempts) <> 0 OR sum(revenue) <> 0 OR sum(cost) <> 0
+    HAVING sum(attempts) <> 0 OR sum(revenue) <> 0 OR (%(costs)s AND sum(cost) <> 0)
 ) AS s
 LEFT JOIN party AS customer ON customer.id = s.customer_id
 LEFT JOIN party AS vendor ON vendor.id = s.vendor_id

@@ -42,7 +42,7 @@ WITH line AS (
     GROUP BY 1
 )
 SELECT w.id, w.party_id, w.currency, w.credited, w.debited, w.held, w.credit_limit, w.live, w.cps_second,
-       w.cps_count, w.parked, w.version, w.stamp,
+       w.cps_count, w.parked, w.version, w.stamp, w.limit_peak,
        coalesce(credited_sum, 0) AS credited_sum, coalesce(debited_sum, 0) AS debited_sum,
        coalesce(on_credit_sum, 0) AS on_credit_sum, coalesce(entries, 0) AS entries,
        coalesce(versions, 0) AS versions, coalesce(version_max, 0) AS version_max,
@@ -83,12 +83,18 @@ WITH side AS (
 )
 SELECT coalesce(own.currency, o.currency) AS currency, coalesce(own.balance, 0) AS wallets,
        coalesce(o.revenue, 0) AS revenue, coalesce(o.clearing, 0) AS clearing,
-       coalesce(o.adjustment, 0) AS adjustment, coalesce(o.cost, 0) AS cost
+       coalesce(o.adjustment, 0) AS adjustment, coalesce(o.cost, 0) AS cost,
+       coalesce(o.promotion, 0) AS promotion, coalesce(o.transfer, 0) AS transfer,
+       coalesce(o.commission, 0) AS commission, coalesce(o.balance, 0) AS others
 FROM own FULL JOIN (
     SELECT currency, sum(balance) FILTER (WHERE kind = 'revenue') AS revenue,
            sum(balance) FILTER (WHERE kind = 'clearing') AS clearing,
            sum(balance) FILTER (WHERE kind = 'adjustment') AS adjustment,
-           sum(balance) FILTER (WHERE kind = 'cost') AS cost
+           sum(balance) FILTER (WHERE kind = 'cost') AS cost,
+           sum(balance) FILTER (WHERE kind = 'promotion') AS promotion,
+           sum(balance) FILTER (WHERE kind = 'transfer') AS transfer,
+           sum(balance) FILTER (WHERE kind = 'commission') AS commission,
+           sum(balance) AS balance
     FROM other GROUP BY 1
 ) AS o ON o.currency = own.currency
 ORDER BY 1
@@ -109,6 +115,18 @@ WITH leg AS (
 SELECT s.key, s.id::text AS id, s.party_id, s.opened_day, s.version, s.ending, s.charge, s.body::text AS body,
        own.legs, own.wallets, own.codes, own.amounts, own.counts
 FROM closed_session s LEFT JOIN own ON own.session_id = s.id
+
+-- name: meters
+-- No session can name a meter before its row is there, nor before its period: if closed sessions are
+-- kept since then, all of its sessions are.
+SELECT m.id, m.party_id, m.used, m.held, m.base, m.cap, m.stamp, m.kind, p.code || '/' || m.kind || '/' || m.code AS name,
+       coalesce((greatest(m.begins_at, m.created_at) AT TIME ZONE 'UTC')::date >= oldest.day, false) AS whole
+FROM meter m JOIN party p ON p.id = m.party_id, (
+    SELECT min(to_date(right(child.relname, 8), 'YYYYMMDD')) AS day
+    FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+    WHERE inhparent = 'closed_session'::regclass
+) AS oldest
+ORDER BY m.id
 
 -- name: strays
 SELECT e.session_id::text AS session_id, e.wallet_id, count(*) AS entries, sum(e.amount) AS amount

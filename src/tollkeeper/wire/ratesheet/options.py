@@ -91,6 +91,8 @@ class SheetOptions:
         increments: First and next interval in seconds for rows that give none, such as "60/1".
         decimals: Decimals to which the card rounds a leg.
         rounding: Mode of that one rounding.
+        units: How many units the card's prices are for: 60 seconds, or 1 message. With any other
+            number than 60 prices are taken as they stand, whatever their title says of time.
         prefix_add: Digits to put before every code. None: "1" where the column is called NPANXX
             and the code has no 1, otherwise nothing.
         country_codes: Whether codes stand without ("split") or with ("full") the digits of the
@@ -122,6 +124,7 @@ class SheetOptions:
     increments: str = "60/60"
     decimals: int = 6
     rounding: Rounding = Rounding.HALF_UP
+    units: int = 60
     prefix_add: str | None = None
     country_codes: Literal["auto", "split", "full"] = "auto"
     seconds_allowed: tuple[str, str] | None = ("1/1", "60/60")

@@ -170,6 +170,7 @@ class TermsReader:
             else None,
             decimals=self._options.decimals,
             rounding=self._options.rounding,
+            per=self._options.units,
         )
         tariff = self._tariffs.setdefault(tariff, tariff)
         free = not (blocked or closed or first_price or next_price or any(fees.values()))
