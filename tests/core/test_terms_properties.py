@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.test_terms_sessions import Calls
 from tests.core.world import PER_SECOND, World, pin_of
+from tollkeeper.core.at_once import hold_at_once, settle_at_once
 from tollkeeper.core.batch import tally
 from tollkeeper.core.holds import afford_terms, hold_of
 from tollkeeper.core.parts import counts_of, exact_of, settle
@@ -189,6 +190,38 @@ def test_a_hold_covers_its_grant_however_the_volume_grows_meanwhile(
     for count in counts_of(parts):
         after = tally(later[count.meter_id], count)
         assert after.cap is None or after.used <= after.cap
+
+
+USUAL = [
+    Tariff(D("0.60"), D("0.60"), 1, 1),
+    Tariff(D("0.0123"), D("0.0123"), 30, 6, attempt_fee=D("0.001"), surcharge=D("0.05")),
+    Tariff(D("0.05"), D("0.05"), 1, 1, per=1, decimals=2),
+    Tariff(D("3"), D("3"), 1024, 1024, per=10**6),
+]
+
+
+@given(st.sampled_from([*USUAL, *TARIFFS]), tiers(), st.integers(0, 500), st.integers(0, 600))
+def test_what_is_priced_at_once_is_priced_the_same_as_piece_by_piece(
+    tariff: Tariff, tier: Tier, volume: int, units: int
+) -> None:
+    meters = {1: Meter(1, 1, used=D(volume))}
+    leg = _leg(tariff, Terms(tier=tier))
+    if (done := settle_at_once(leg, units, meters)) is not None:
+        parts, charge, counts = done
+        assert (parts, charge) == settle(leg, units, meters)
+        assert counts == counts_of(parts)
+    if (held := hold_at_once(leg, units, meters)) is not None:
+        assert (held, ()) == hold_of(leg, units, meters)
+
+
+def test_the_usual_leg_is_priced_at_once() -> None:
+    """Else the property above would hold for nothing."""
+    tier = Tier(1, "volume", (TierStep(0, percent=D(100)), TierStep(1000, percent=D(90))))
+    meters = {1: Meter(1, 1, used=D(500))}
+    for tariff in USUAL[:3]:
+        assert settle_at_once(_leg(tariff, Terms(tier=tier)), 60, meters) is not None
+        assert hold_at_once(_leg(tariff, Terms(tier=tier)), 60, meters) is not None
+        assert settle_at_once(_leg(tariff, Terms(tier=tier)), 600, meters) is None
 
 
 # --- anything in any order -----------------------------------------------------------------------

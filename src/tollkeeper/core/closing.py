@@ -12,6 +12,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from tollkeeper.core.affordable import ONE, counts_of_calls
+from tollkeeper.core.at_once import settle_at_once
 from tollkeeper.core.ledger import Code, Posting, check_posting
 from tollkeeper.core.money import ZERO
 from tollkeeper.core.parts import counts_of, merged, settle
@@ -163,8 +164,13 @@ def _settled(
 ) -> Leg:
     """A leg with terms when it ends; ``counts`` gets what changes on its meters."""
     assert leg.terms is not None
-    parts, charge = settle(leg, seconds, view.meters, began)
-    counts += counts_of(parts)
+    usual = settle_at_once(leg, seconds, view.meters)
+    if usual is not None:
+        parts, charge, changes = usual
+    else:
+        parts, charge = settle(leg, seconds, view.meters, began)
+        changes = counts_of(parts)
+    counts += changes
     if leg.reserved:
         counts += [Count(r.meter_id, ZERO, Decimal(-r.units)) for r in leg.reserved]
     if leg.terms.spend:

@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from tollkeeper.core.at_once import hold_at_once
 from tollkeeper.core.money import EXACT, ZERO
 from tollkeeper.core.pieces import (
     NO_TERMS,
@@ -13,7 +14,6 @@ from tollkeeper.core.pieces import (
     billed_units,
     cut_at_steps,
     left_of,
-    only_step,
     priced,
     rounded,
     sixtieths,
@@ -53,6 +53,9 @@ def afford_terms(
     top = min(units_max, longest(tariff))
     if top <= 0:
         return Afforded(0, ZERO, ())
+    cost = hold_at_once(leg, top, meters)
+    if cost is not None and cost <= money:
+        return Afforded(top, cost, ())
     whole = hold_of(leg, top, meters, began, ceiling=ceiling)
     if whole[0] <= money:
         return Afforded(top, *whole)
@@ -89,14 +92,6 @@ def hold_of(
         return rounded(tariff, ZERO), ()
     billed = billed_seconds(tariff, units)
     terms = leg.terms or NO_TERMS
-    if not terms.packages and (step := only_step(leg, billed, meters, began)) is not None:
-        row, steps = tariff.next_price, leg.terms.tier.steps  # type: ignore[union-attr]  # there is a step
-        ahead = steps[step:]
-        price = step_price(ahead[0], row)
-        if len(ahead) > 1:
-            price = max([step_price(one, row) for one in ahead])
-        total = EXACT.multiply(priced(price, tariff.surcharge), billed)
-        return rounded(tariff, with_fees(tariff, sixtieths(tariff, total))), ()
     reserved: list[Reserve] = []
     start = 0
     for package in terms.packages:

@@ -17,7 +17,6 @@ from tollkeeper.core.money import EXACT, ZERO
 from tollkeeper.core.pieces import (
     NO_TERMS,
     PACKAGE,
-    RATE,
     REBATE,
     TIER,
     Meters,
@@ -25,7 +24,6 @@ from tollkeeper.core.pieces import (
     billed_units,
     cut_at_steps,
     left_of,
-    only_step,
     priced,
     rebate_of,
     rounded,
@@ -72,12 +70,6 @@ def split(
     What the leg itself has reserved counts as left to it. Without ``began`` no later rate counts.
     """
     terms = leg.terms or NO_TERMS
-    if not terms.packages and (step := only_step(leg, end - start, meters, began)) is not None:
-        assert terms.tier is not None
-        meter, tariff = meters[terms.tier.meter_id], leg.pin.tariff
-        span = Span(end - start, tariff.next_price, tariff.surcharge, RATE)
-        row = terms.tier.steps[step]
-        return (tier_part(leg, span, span.units, row, meter.id, int(meter.used)),)
     parts: list[Part] = []
     for package in terms.packages:
         if start >= end:

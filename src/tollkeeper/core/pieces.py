@@ -123,21 +123,6 @@ def cut_at_steps(tier: Tier, at: int, units: int) -> Iterator[tuple[int, int]]:
     yield units, step
 
 
-def only_step(leg: Leg, units: int, meters: Meters, began: datetime | None) -> int | None:
-    """The one step of a marginal tier that so many units fall on, if they all have one list price too.
-
-    None where they do not, or there is no such tier. Nearly every call is like that, and priced at once.
-    """
-    terms, tariff = leg.terms, leg.pin.tariff
-    if terms is None or terms.tier is None or terms.tier.retroactive:
-        return None
-    if tariff.first_price != tariff.next_price or (terms.later and began is not None):
-        return None
-    steps, at = terms.tier.steps, int(meters[terms.tier.meter_id].used)
-    step = step_at(terms.tier, at)
-    return step if step + 1 == len(steps) or steps[step + 1].start - at >= units else None
-
-
 def step_at(tier: Tier, volume: int) -> int:
     """The number of the step that a volume has reached."""
     step = 0

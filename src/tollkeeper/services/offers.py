@@ -124,8 +124,11 @@ class Offers:
                 return Found((), priced, level.id)
             pin = priced.pin
             # Most uses depend on no meter: they are priced without waiting for anything.
-            plain_price = not (priced.tier or priced.packages or priced.later or level.caps)
-            terms = None if plain_price else await self._terms(level, plan, priced, at)
+            terms = None
+            if priced.tier or priced.packages or priced.later or level.caps:
+                terms = self._known_terms(level, plan, priced, at)
+                if terms is None:
+                    terms = await self._terms(level, plan, priced, at)
             role = Role.RESELLER if legs else Role.CUSTOMER
             legs.append(Offer(role, level.id, level.wallets[pin.currency], pin, terms))
         counts = await self._counts(entry) if entry.kind == "user" else ()
@@ -175,6 +178,18 @@ class Offers:
 
     # --- what depends on meters ------------------------------------------------------------------
 
+    def _known_terms(
+        self, level: PartyEntry, plan: Plan, priced: Priced, at: datetime
+    ) -> Terms | None:
+        """The terms of a leg that has a tier and nothing else, where they are known already."""
+        if priced.packages or priced.later or level.caps or priced.tier is None:
+            return None
+        known = self._tiers.get((level.id, plan.plan_id, plan.service, priced.tier.code))
+        # A plan that was changed is compiled anew: its rules are other objects then.
+        if known is None or known.rule is not priced.tier or not known.begin <= at < known.end:
+            return None
+        return known.terms
+
     async def _terms(
         self, level: PartyEntry, plan: Plan, priced: Priced, at: datetime
     ) -> Terms | None:
@@ -196,11 +211,6 @@ class Offers:
         self, level: PartyEntry, plan: Plan, rule: TierRule, at: datetime
     ) -> _KnownTier:
         """The terms of a rule for a party in the running period, made once for all of its uses."""
-        place = (level.id, plan.plan_id, plan.service, rule.code)
-        known = self._tiers.get(place)
-        # A plan that was changed is compiled anew: its rules are other objects then.
-        if known is not None and known.rule is rule and known.begin <= at < known.end:
-            return known
         begin, end = self._meters.period(rule.period, at, level.timezone)
         code = f"{plan.code}/{plan.service}/{rule.code}/{rule.period}"
         unit = service_of(plan.service).unit.value
@@ -210,7 +220,8 @@ class Offers:
         terms = Terms(tier=Tier(meter_id, rule.code, rule.steps, rule.retroactive))
         if len(self._tiers) >= TIERS_MAX:
             self._tiers.clear()
-        made = self._tiers[place] = _KnownTier(rule, begin, end, terms)
+        made = _KnownTier(rule, begin, end, terms)
+        self._tiers[level.id, plan.plan_id, plan.service, rule.code] = made
         return made
 
     async def _packages(
