@@ -15,6 +15,7 @@ TERMS = {
     "promotions": [{"code": "spring", "percent": "10", "destinations": ["uk"], "profile": "night"}],
     "tiers": [{"code": "volume", "steps": [{"from": 0, "percent": "100"}, {"from": 500, "percent": 90}]}],
     "commitment": {"amount": "50", "currency": "USD"},
+    "refunds": [{"service": "sms", "within_hours": 48}],
 }  # fmt: skip
 
 
@@ -36,7 +37,10 @@ def test_terms_are_set_from_a_file_and_shown_as_they_can_be_given_again(
     assert made.out == "time profile night created: mon-sun 22:00-06:00 (Europe/London)\n"
     ran = tollkeeper("plan", "terms", PLAN, "--file", str(file))
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == f"plan {PLAN}: 1 promotion, 1 tier, at least 50.00 USD a month\n"
+    assert ran.out == (
+        f"plan {PLAN}: 1 promotion, 1 tier, at least 50.00 USD a month, "
+        "undelivered sms given back within 48 h\n"
+    )
     shown = tollkeeper("plan", "terms", PLAN).out
     assert json.loads(shown)["tiers"][0]["steps"][1] == {"from": 500, "percent": "90"}
     file.write_text(shown)
@@ -78,6 +82,13 @@ def test_a_card_counts_under_conditions_that_are_written_after_it(
     )
     ran = tollkeeper("plan", "set", PLAN, "--card", "deck:plan:colour=blue")
     assert 'card: "colour=blue" is no condition' in ran.err
+    world.customer()
+    for caller, card in (("390612345678", CARD), ("33123456789", "deck")):
+        ran = tollkeeper("price", "442071838750", "--party", "acme", "--caller", caller)
+        assert f"card {card} version 1" in ran.out, ran.err
+    for whose in ((), ("--party", "acme", "--card", "deck")):
+        ran = tollkeeper("price", "442071838750", *whose)
+        assert (ran.code, "either a card or a party" in ran.err) == (1, True)
 
 
 def test_zones_and_hours_are_listed_shown_and_changed(tollkeeper: Command, world: World) -> None:

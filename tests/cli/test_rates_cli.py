@@ -132,7 +132,7 @@ def test_options_of_the_sheet_are_passed_on(rates: Rates, tmp_path: Path) -> Non
         (("import", os.devnull, "--card", "retail", "--dry-run", "--activate"), "dry run"),
         (("activate", "retail", "5"), "has no version 5"),
         (("create", "retail", "--currency", "USD"), "already"),
-        (("lookup", "44"), "either a card or a party"),
+        (("lookup", "44", "--card", "nosuch"), 'no rate card "nosuch"'),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_and_an_exit_status(

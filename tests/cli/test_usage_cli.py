@@ -93,6 +93,12 @@ def test_sums_are_shown_with_ratios(books: Books, shown: Shown) -> None:
     text = shown("report", "--by", "day,customer", "--from", f"{OLD:%Y-%m-%d}")
     for word in ("acme", "66.67", "1.5", "45.0", "1.25", "USD"):
         assert word in text
+    asked = ("report", "--from", f"{OLD:%Y-%m-%d}", "--currency", "EUR")
+    assert "not converted, without a rate into EUR: USD" in shown(*asked)
+    books.world.fx("USD", "EUR", "0.8")
+    books.world.sql("UPDATE fx_rate SET day = %s", OLD.date())
+    text = shown(*asked)
+    assert ("1.00" in text, "EUR" in text, "not converted" in text) == (True, True, False)
 
 
 def test_a_purge_says_what_would_go_and_goes_only_when_told(books: Books, shown: Shown) -> None:

@@ -161,7 +161,7 @@ OPEN: dict[str, Request] = {
         {},
         {"event_id": "{party}-ev", "party": "{party}", "called": "442071838750"},
     ),
-    "refund_event": ({"event_id": "{call}"}, {}, {}),
+    "refund_event": ({"event_id": "{call}"}, {}, {"reason": "undelivered"}),
 }
 """By the name of the operation."""
 

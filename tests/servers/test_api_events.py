@@ -124,6 +124,41 @@ async def test_a_message_is_charged_answered_and_refunded(wire: Wire) -> None:
     assert report.clean, report.findings
 
 
+async def test_who_may_refund_for_which_reason(wire: Wire) -> None:
+    """A switch says what was not delivered, the operator's own that it failed, a human all else."""
+    wire.tokens["smsc"] = wire.world.key("charge")
+    await wire.parts.directory.load()
+    await wire.event(by="smsc", segments=3)
+    for reason in ("", "goodwill", "Undelivered"):
+        told = await wire.problem("events/e1/refund", "smsc", reason=reason)
+        assert told == (403, "scope_missing")
+    assert (await wire.ok("events/e1/refund", "smsc", units=1, reason="undelivered"))["charge"] == "0.100000"
+    assert (await wire.ok("events/e1/refund", "smsc", units=2, reason="failed"))["charge"] == "0.050000"
+    assert Decimal((await wire.ok("events/e1/refund", reason="goodwill"))["charge"]) == 0
+    await wire.event("own", by="acme")
+    for reason in ("", "failed", "goodwill"):
+        told = await wire.problem("events/own/refund", "acme", reason=reason)
+        assert told == (403, "operator_only")
+    assert wire.world.wallet(wire.acme).balance == Decimal("99.95")
+    assert Decimal((await wire.ok("events/own/refund", "acme", reason="undelivered"))["charge"]) == 0
+    assert wire.world.wallet(wire.acme).balance == 100
+
+
+async def test_a_plan_that_gives_nothing_back_is_obeyed(wire: Wire) -> None:
+    """Told over HTTP, in force for what was charged before, too."""
+    terms = {**PACKAGES, "refunds": [{"service": "sms", "undelivered": "none"}]}
+    await wire.event()
+    put = await wire.ask("plans/rt/terms", method="PUT", json=terms)
+    assert put.status_code == 200, put.text
+    assert put.json()["refunds"] == [
+        {"service": "sms", "undelivered": "none", "within_hours": None}
+    ]
+    await wire.parts.directory.refresh("plan", 0)
+    told = await wire.problem("events/e1/refund", reason="undelivered")
+    assert told == (409, "not_refundable")
+    assert Decimal((await wire.ok("events/e1/refund", reason="goodwill"))["charge"]) == 0
+
+
 async def test_sixteen_hundred_emoji_fit_into_a_request(wire: Wire) -> None:
     """Each is written as twelve characters of escapes; 33 fit into a segment: 49."""
     assert (await wire.event(text="\U0001f600" * 1_600))["units"] == 49

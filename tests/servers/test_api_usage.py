@@ -151,9 +151,17 @@ async def test_sums_come_by_what_is_asked_for(api: Api) -> None:
         "day": "2026-03-01", "hour": None, "customer": "acme", "vendor": "", "trunk_in": "", "trunk_out": "",
         "service": "", "destination": "", "prefix": "", "sell_currency": "USD", "buy_currency": "", "attempts": 3,
         "answers": 2, "effective": 2, "duration_ms": 90_000, "sell_billed": 90, "buy_billed": 0, "revenue": "1.25",
-        "cost": "0.00", "margin": "1.25", "asr": "66.67", "ner": "66.67", "acd_ms": 45_000, "pdd_average_ms": 700,
+        "cost": "0.00", "margin": "1.25", "margin_percent": "100.00", "asr": "66.67", "ner": "66.67", "acd_ms": 45_000, "pdd_average_ms": 700,
     }  # fmt: skip
     assert (two["customer"], two["asr"]) == ("beta", "25.00")
+    asked = {**SPAN, "by": "customer", "currency": "EUR"}
+    page = (await api.call("GET", "/v1/usage/report", params=asked)).json()
+    assert (page["unconverted"], page["items"][0]["sell_currency"]) == (["USD"], "USD")
+    books.world.fx("EUR", "USD", "1.25")
+    books.world.sql("UPDATE fx_rate SET day = %s", DAY)
+    page = (await api.call("GET", "/v1/usage/report", params=asked)).json()
+    one = page["items"][0]
+    assert (page["unconverted"], one["sell_currency"], one["revenue"]) == ([], "EUR", "1.00")
     page = (await api.call("GET", "/v1/usage/report", params={**SPAN, "limit": 1})).json()
     assert ([item["customer"] for item in page["items"]], page["next"]) == (["acme"], 1)
     page = (

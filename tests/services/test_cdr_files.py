@@ -23,7 +23,7 @@ from tests.services.cdr_world import (
     load,
     write_file,
 )
-from tests.support import UNSOLD
+from tests.support import UNSOLD, Row, tariff
 from tollkeeper.core.usage import Half, Usage
 from tollkeeper.errors import Busy, Conflict, InvalidInput, NotFound, TollkeeperError
 from tollkeeper.services.cdr import brought as bringing
@@ -109,6 +109,35 @@ async def test_files_and_batches_are_listed_page_by_page_the_newest_first(
         await files.list_files(database, FileFilter(status="lost"))
     with pytest.raises(InvalidInput):
         await files.list_batches(database, BatchFilter(kind="magic"))
+
+
+async def test_a_call_sold_below_its_cost_in_another_currency_is_reported(
+    world: CdrWorld, database: Database, tmp_path: Path
+) -> None:
+    """A minute is sold for 0.60 USD and bought for 0.55 EUR.
+
+    At 1.0909 USD for a euro (1 USD = 0.916674305619 EUR, 0.60 USD = 0.5500045834 EUR) it covers its cost, at
+    1.0910 (0.916590284143, 0.5499541705) it does not; for the first of March there is no rate young enough.
+    """
+    card = world.card("euro-buy", [Row("44", "UK", tariff("0.55"))], currency="EUR")
+    world.sql("UPDATE rate_card SET side = 'buy' WHERE id = %s", card)
+    plan = world.plan("euro-plan", card)
+    seller = world.customer("euro", balance="0", plan=plan, currency="EUR", kind="vendor")
+    world.trunk("euro-out", seller, direction="out")
+    for day, rate in (("2026-02-18", "9"), ("2026-03-02", "1.0909"), ("2026-03-03", "1.0910")):
+        world.sql(
+            "INSERT INTO fx_rate (base, quote, day, rate, source) VALUES ('EUR', 'USD', %s, %s, 't')",
+            day, Decimal(rate),
+        )  # fmt: skip
+    calls = [Call(f"d{n}", out="euro-out", start=NOON + timedelta(days=n)) for n in range(3)]
+    later = NOW + timedelta(days=3)
+    await load(world.url, write_file(tmp_path / "a.csv", calls), now=later)
+    page = await files.mismatches(database, first=DAY, last=DAY + timedelta(days=3))
+    (found,) = page.items
+    assert (found.kind, found.call_id, found.found, found.expected) == (
+        "negative_margin", "d2", "0.60000000", "0.55000000",
+    )  # fmt: skip
+    assert "sold in USD and bought in EUR" in found.detail
 
 
 async def test_mismatches_are_listed_by_day_kind_and_customer(

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support import Customer, Row, World, runtime, tariff
 from tollkeeper.core.records import Outcome, Reply, Unit
@@ -36,11 +37,19 @@ class Shop:
         assert isinstance(reply, Reply)
         return reply
 
-    async def refund(self, name: str = "e1", units: int | None = None) -> Reply:
+    async def refund(self, name: str = "e1", units: int | None = None, **more: Any) -> Reply:
         """Give an event's charge back."""
-        reply, _ = await self.parts.charging.refund(switch="smsc", event_id=name, units=units)
+        reply, _ = await self.parts.charging.refund(
+            switch="smsc", event_id=name, units=units, **more
+        )
         assert isinstance(reply, Reply)
         return reply
+
+    async def back(self, plan: str, **rule: Any) -> None:
+        """Say in a plan what is given back of undelivered messages."""
+        terms = {"refunds": [{"service": "sms", **rule}]}
+        self.world.sql("UPDATE rate_plan SET terms = %s WHERE code = %s", Jsonb(terms), plan)
+        await self.parts.directory.refresh("plan", 0)
 
     def balances(self) -> tuple[Decimal, Decimal]:
         """What acme and north have."""
@@ -133,13 +142,67 @@ async def test_an_undelivered_message_is_refunded_at_every_level_once(shop: Shop
     await shop.proven()
 
 
+async def test_a_plan_may_give_nothing_back_for_what_was_not_delivered(shop: Shop) -> None:
+    """The rule is that of now; it is for this service and this reason only."""
+    await shop.event(segments=3)
+    await shop.event("l1", service="lookup")
+    assert (await shop.refund(units=1, why="undelivered")).charge == Decimal("0.10")
+    await shop.back("rt", undelivered="none")
+    with pytest.raises(Conflict, match="the plan of acme gives nothing back for undelivered sms") as no:
+        await shop.refund(why="undelivered")
+    assert no.value.code == "not_refundable"
+    assert (await shop.refund("l1", why="undelivered")).charge == 0
+    assert (await shop.refund(units=1, why="undelivered")).charge == Decimal("0.10")
+    assert shop.balances() == (Decimal("9.90"), Decimal("9.94"))
+    assert (await shop.refund(why="failed")).charge == 0
+    assert shop.balances() == (Decimal(10), Decimal(10))
+    await shop.proven()
+
+
+async def test_what_is_given_back_for_some_hours_is_not_given_back_later(shop: Shop) -> None:
+    """Two hours to the microsecond; a refund that was given may be asked for again at any time."""
+    await shop.back("rt", within_hours=2)
+    await shop.event(segments=3)
+    (opened,) = shop.world.sql("SELECT opened_at FROM closed_session")
+    last = opened["opened_at"] + timedelta(hours=2)
+    async with runtime(shop.world.url, clock=lambda: last) as later:
+        reply, _ = await later.charging.refund(
+            switch="smsc", event_id="e1", units=1, why="undelivered"
+        )
+        assert reply.charge == Decimal("0.10")
+    now = last + timedelta(microseconds=1)
+    async with runtime(shop.world.url, clock=lambda: now) as later:
+        refund = later.charging.refund
+        with pytest.raises(Conflict, match="within 2 hours only") as late:
+            await refund(switch="smsc", event_id="e1", units=2, why="undelivered")
+        assert late.value.code == "refund_too_late"
+        again, _ = await refund(switch="smsc", event_id="e1", units=1, why="undelivered")
+        assert again.charge == Decimal("0.10")
+        assert (await refund(switch="smsc", event_id="e1", why="lost"))[0].charge == 0
+    await shop.proven()
+
+
+async def test_a_refund_takes_from_all_so_every_level_must_give_it(shop: Shop) -> None:
+    """North's plan gives nothing back; whoever may not know of north is not told of it."""
+    await shop.event()
+    await shop.back("ws", undelivered="none")
+    for scope, told in ((None, "the plan of north"), (shop.acme.id, "a plan above")):
+        with pytest.raises(Conflict, match=told) as no:
+            await shop.refund(why="undelivered", scope=scope)
+        assert ("north" in no.value.detail) is (scope is None)
+    assert shop.balances() == (Decimal("9.95"), Decimal("9.97"))
+
+
 async def test_what_was_never_charged_cannot_be_refunded(shop: Shop) -> None:
     """An unknown event and a refused one."""
-    with pytest.raises(NotFound):
-        await shop.refund("nothing")
+    for why in ("", "undelivered"):
+        with pytest.raises(NotFound):
+            await shop.refund("nothing", why=why)
     assert (await shop.event(called="33123456789", segments=1)).outcome is Outcome.REFUSED
-    with pytest.raises(Conflict, match="refused"):
-        await shop.refund()
+    await shop.back("rt", undelivered="none")
+    for why in ("", "undelivered"):
+        with pytest.raises(Conflict, match="was refused"):
+            await shop.refund(why=why)
 
 
 async def test_a_price_may_be_by_network(shop: Shop) -> None:

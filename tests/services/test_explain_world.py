@@ -255,7 +255,8 @@ async def test_the_api_tells_the_same(database_url: str) -> None:
         async with api(database_url) as (client, _):
             body = {"event_id": "e", "party": "acme", "called": UK_FIXED, "segments": 3}
             await client.post("/v1/events", json=body, headers=headers)
-            await client.post("/v1/events/e/refund", json={}, headers=headers)
+            given = {"reason": "undelivered"}
+            await client.post("/v1/events/e/refund", json=given, headers=headers)
             answer = await client.get("/v1/sessions/e/explain", headers=headers)
     assert answer.status_code == 200, answer.text
     found = answer.json()

@@ -36,6 +36,7 @@ WHOLE = {
     "packages": [{"code": "free", "units": 100, "destinations": ["europe"], "exclusions": ["447"]}],
     "fx_margin": "2",
     "commitment": {"amount": "500", "currency": "USD"},
+    "refunds": [{"service": "sms", "within_hours": 48}, {"service": "did", "undelivered": "none"}],
 }  # fmt: skip
 
 
@@ -112,6 +113,12 @@ STEPS = [{"from": 0, "price": "1"}]
         ("promotions[0].code", "invalid_code", {"promotions": [{"code": "a b", "percent": "5"}]}),
         ("promotions[1].code", "invalid_plan",
          {"promotions": [{"code": "a", "percent": "5"}, {"code": "a", "percent": "6"}]}),
+        ("refunds[0].service", "", {"refunds": [{"service": "S M S"}]}),
+        ("refunds[1].service", "invalid_plan", {"refunds": [{"service": "sms"}, {"service": "sms"}]}),
+        ("refunds[0].within_hours", "", {"refunds": [{"service": "sms", "within_hours": 0}]}),
+        ("refunds[0].within_hours", "", {"refunds": [{"service": "sms", "within_hours": 8785}]}),
+        ("refunds[0].within_hours", "invalid_plan",
+         {"refunds": [{"service": "sms", "undelivered": "none", "within_hours": 1}]}),
         ("surcharges[0]", "invalid_plan", {"surcharges": [{"code": "a", "origins": ["europe"]}]}),
         ("surcharges[0].origins[0]", "unknown_zone",
          {"surcharges": [{"code": "a", "absolute": "1", "origins": ["mars"]}]}),

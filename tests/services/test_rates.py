@@ -354,47 +354,7 @@ async def test_a_card_without_an_active_version_is_not_compiled(database: Databa
 # --- lookup --------------------------------------------------------------------------------------
 
 
-async def test_a_party_is_looked_up_by_its_dialling_rules_and_its_plan(
-    database: Database, database_url: str
-) -> None:
-    with World(database_url) as world:
-        world.customer("acme", dial_rules='{"tech_prefix": "777#", "international": ["00"]}')
-        world.customer("planless", plan=False)
-    found = await rates.lookup(database, "777#00447700900123", party="acme", now=NOW)
-    assert (found.number, found.chosen.card.code, found.chosen.row.prefix) == (
-        "447700900123",
-        "retail-usd",
-        "447",
-    )
-    with pytest.raises(NotFound, match="the plan of planless"):
-        await rates.lookup(database, "447700900123", party="planless", now=NOW)
-    with pytest.raises(NotFound) as caught:
-        await rates.lookup(database, "447700900123", party="nobody", now=NOW)
-    assert caught.value.code == "unknown_party"
-
-
-async def test_among_equal_prefixes_the_customers_own_card_wins_and_all_offers_are_shown(
-    database: Database, database_url: str
-) -> None:
-    with World(database_url) as world:
-        own = world.card("own")
-        world.customer("acme")
-        world.sql(
-            "INSERT INTO rate_plan_card (plan_id, position, card_id, kind) VALUES (%s, 2, %s, 'customer')",
-            world.plan_id,
-            own,
-        )
-    found = await rates.lookup(database, "447700900123", party="acme", now=NOW)
-    assert found.chosen.card.code == "own"
-    assert [offer.card.code for offer in found.offers] == ["own", "retail-usd"]
-
-
 @pytest.mark.parametrize("number", ["", "abc", "1" * 16, "４４", "44\x007"])
 async def test_what_is_no_number_is_refused(database: Database, number: str) -> None:
     with pytest.raises(InvalidInput):
         await rates.lookup(database, number, card="retail", now=NOW)
-
-
-async def test_a_lookup_is_by_a_card_or_by_a_party(database: Database) -> None:
-    with pytest.raises(InvalidInput, match="either a card or a party"):
-        await rates.lookup(database, "44", now=NOW)

@@ -16,6 +16,7 @@ from tests.services.usage_rows import FIRST, NOW, Books, all_pages, found, names
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import usage_search
 from tollkeeper.services.archive import ArchivePlace, archive_day
+from tollkeeper.services.usage_margins import report_in
 from tollkeeper.services.usage_search import UsageQuery, read_cursor, report, search
 from tollkeeper.store.db import Database
 
@@ -392,6 +393,45 @@ async def test_sums_keep_currencies_apart_and_leave_out_what_was_taken_back(
     assert (
         len(await report(database, now=NOW, by=["destination"], since=FIRST, limit=1, skip=1)) == 1
     )
+
+
+async def test_sums_are_brought_into_one_currency_by_the_rate_of_each_day(
+    books: Books, database: Database
+) -> None:
+    """4.50 USD at 0.80, then at 0.90, are 3.60 + 4.05 = 7.65 EUR; 3.25 USD then 2 EUR cost 2.60 + 2 = 4.60.
+
+    The margin is 3.05, 39.87 % (305 / 765). GBP has no rate into EUR and stays, PLN had one too long ago.
+    """
+    for day, base, rate in (("2026-03-01", "USD", "0.8"), ("2026-03-02", "USD", "0.9"), ("2026-02-17", "PLN", "0.2")):
+        books.world.sql(
+            "INSERT INTO fx_rate (base, quote, day, rate, source) VALUES (%s, 'EUR', %s, %s, 't')",
+            base, day, Decimal(rate),
+        )  # fmt: skip
+    _hour(books, 1)
+    _hour(books, 25, buy_currency="EUR", cost=Decimal(2))
+    _hour(books, 2, sell_currency="GBP")
+    _hour(books, 3, sell_currency="EUR", buy_currency="PLN")
+    found = await report_in(database, "EUR", now=NOW, by=["customer"], since=FIRST)
+    assert found.unconverted == ("GBP", "PLN")
+    assert [
+        (s.day, s.sell_currency, s.buy_currency, s.attempts, s.revenue, s.cost, s.margin, s.margin_percent)
+        for s in found.groups
+    ] == [
+        (None, "EUR", "EUR", 20, Decimal("7.65"), Decimal("4.60"), Decimal("3.05"), Decimal("39.87")),
+        (None, "EUR", "PLN", 10, Decimal("4.5"), Decimal("3.25"), None, None),
+        (None, "GBP", "USD", 10, Decimal("4.5"), Decimal("3.25"), None, None),
+    ]  # fmt: skip
+    hours = await report_in(database, "EUR", now=NOW, by=["hour"], since=FIRST, limit=1, skip=1)
+    assert [(s.hour, s.sell_currency) for s in hours.groups] == [(FIRST + timedelta(hours=2), "GBP")]
+    (seen,) = (
+        await report_in(
+            database, "USD", now=NOW, by=["day"], since=FIRST + timedelta(days=1), scope=books.acme.id
+        )
+    ).groups
+    assert (seen.day, seen.revenue, seen.cost, seen.buy_currency) == (DAY + timedelta(days=1), Decimal("4.5"), 0, "")
+    with pytest.raises(InvalidInput) as caught:
+        await report_in(database, "euro", now=NOW, by=[])
+    assert caught.value.field == "currency"
 
 
 async def test_sums_by_something_unknown_are_refused(database: Database) -> None:

@@ -81,6 +81,10 @@ def _summary(stored: PlanTerms) -> str:
     if stored.commitment is not None:
         amount = f"{plain(stored.commitment.amount)} {stored.commitment.currency}"
         parts.append(f"at least {amount} a month")
+    for rule in stored.refunds:
+        back = "given back" if rule.undelivered == "full" else "not given back"
+        within = "" if rule.within_hours is None else f" within {rule.within_hours} h"
+        parts.append(f"undelivered {rule.service} {back}{within}")
     return ", ".join(parts) or "no terms beside its cards"
 
 

@@ -60,16 +60,14 @@ def price(
         name = "seconds" if timed else "units"
         raise InvalidInput(f"{name}: from 0 to {most}", field=name)
     moment = datetime.now(UTC) if at is None else utc(at)
-    if party is not None and card is None:
+    if (party is None) == (card is None):
+        raise InvalidInput("say either a card or a party", field="card")
+    if party is not None:
         use = Use(party, number, service, caller, lrn, network)
         _print_priced(run(lambda database: _by_plan(database, use, moment)), service, size)
         return
-    found = run(
-        lambda database: lookup(
-            database, number, now=moment, card=card, party=party, service=service
-        )
-    )
-    _print(found, service, size)
+    of = card or ""
+    _print(run(lambda database: lookup(database, number, now=moment, card=of)), service, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -409,47 +409,25 @@ def rollback(card: str, *, expected: int | None = None) -> None:
 def lookup(
     number: str,
     *,
-    card: str | None = None,
-    party: str | None = None,
-    service: str = "voice",
+    card: str,
     at: datetime | None = None,
 ) -> None:
-    """Show which row prices a number.
+    """Show which row of a rate card prices a number. What a party pays is told by "tollkeeper price".
 
     Args:
         number: The number called.
-        card: Code of a rate card.
-        party: Code of a party, instead of a card: its dialling rules and its plan are used.
-        service: What is used, with a party.
+        card: Code of the rate card.
         at: When, in UTC unless a zone is given; now if left out.
     """
     moment = datetime.now(UTC) if at is None else utc(at)
-    found = run(
-        lambda database: rates.lookup(
-            database, number, now=moment, card=card, party=party, service=service
-        )
-    )
-    columns = [
-        "card",
-        "version>",
-        "row>",
-        "prefix",
-        "destination",
-        "price/min>",
-        "terms",
-        "from",
-        "until",
-        "",
-    ]
-    rows = []
-    for offer in found.offers:
-        row, used = offer.row, offer.card
-        mark = "applies" if offer.card.code == found.chosen.card.code else ""
-        price = "blocked" if row.blocked else f"{plain(row.tariff.next_price)} {used.currency}"
-        rows.append(
-            (used.code, used.version, row.row_id, row.prefix, row.destination, price, _terms(row.tariff),
-             _time(row.valid_from), _time(row.valid_to), mark)
-        )  # fmt: skip
+    found = run(lambda database: rates.lookup(database, number, card=card, now=moment))
+    columns = ["card", "version>", "row>", "prefix", "destination", "price/min>", "terms", "from", "until"]  # fmt: skip
+    row, used = found.chosen.row, found.chosen.card
+    amount = "blocked" if row.blocked else f"{plain(row.tariff.next_price)} {used.currency}"
+    rows = [
+        (used.code, used.version, row.row_id, row.prefix, row.destination, amount, _terms(row.tariff),
+         _time(row.valid_from), _time(row.valid_to))
+    ]  # fmt: skip
     out = console()
     out.print(table(found.number, columns, rows), markup=False)
     if found.chosen.row.blocked:

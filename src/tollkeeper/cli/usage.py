@@ -17,7 +17,7 @@ from tollkeeper.cli.common import actor, console, run, table, utc
 from tollkeeper.core.money import plain
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import archive as archiving
-from tollkeeper.services import usage_export, usage_search
+from tollkeeper.services import usage_export, usage_margins, usage_search
 from tollkeeper.services.archive import ArchivePart, PurgeReport
 from tollkeeper.services.usage_search import HourSum, UsageQuery
 from tollkeeper.settings import load_settings
@@ -191,6 +191,7 @@ def report(
     until: _Until = None,
     customer: str | None = None,
     vendor: str | None = None,
+    currency: str | None = None,
     limit: int = 1000,
 ) -> None:
     """Add up whole hours; no record is read for it.
@@ -202,12 +203,14 @@ def report(
         until: Up to this hour.
         customer: Only this customer.
         vendor: Only this vendor.
+        currency: Convert all money into this currency, by the exchange rate of each day.
         limit: How many groups at most.
     """
     names = tuple(name.strip() for name in by.split(",") if name.strip())
-    groups = run(
-        lambda database: usage_search.report(
+    found = run(
+        lambda database: usage_margins.report_in(
             database,
+            currency,
             now=datetime.now(UTC),
             by=names,
             since=None if since is None else utc(since),
@@ -217,9 +220,13 @@ def report(
             limit=limit,
         )
     )
-    columns = [*names, "attempts>", "answers>", "ASR %>", "NER %>", "minutes>", "ACD s>", "PDD ms>", "revenue>", "", "cost>", "", "margin>"]  # fmt: skip
-    rows = [_report_row(group, names) for group in groups]
-    console().print(table("usage (times in UTC)", columns, rows), markup=False)
+    columns = [*names, "attempts>", "answers>", "ASR %>", "NER %>", "minutes>", "ACD s>", "PDD ms>", "revenue>", "", "cost>", "", "margin>", "margin %>"]  # fmt: skip
+    rows = [_report_row(group, names) for group in found.groups]
+    out = console()
+    out.print(table("usage (times in UTC)", columns, rows), markup=False)
+    if found.unconverted:
+        missing = ", ".join(found.unconverted)
+        out.print(f"not converted, without a rate into {currency}: {missing}", markup=False)
 
 
 def _report_row(group: HourSum, names: tuple[str, ...]) -> list[object]:
@@ -228,6 +235,7 @@ def _report_row(group: HourSum, names: tuple[str, ...]) -> list[object]:
         *(getattr(group, name) for name in names), f"{group.attempts:,}", f"{group.answers:,}", group.asr, group.ner,
         f"{group.duration_ms / 60_000:,.1f}", acd, group.pdd_average_ms, plain(group.revenue), group.sell_currency,
         plain(group.cost), group.buy_currency, None if group.margin is None else plain(group.margin),
+        group.margin_percent,
     ]  # fmt: skip
 
 

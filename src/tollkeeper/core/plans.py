@@ -58,6 +58,7 @@ __all__ = [
     "Profile",
     "Promotion",
     "Question",
+    "RefundRule",
     "Surcharge",
     "TierRule",
     "Window",
@@ -157,6 +158,16 @@ class PackageRule(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.renew and not self.price
 
 
+class RefundRule(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Whether an undelivered use is given back, and how many hours after it at most (None: ever)."""
+
+    undelivered: bool = True
+    within_hours: int | None = None
+
+
+ALL_BACK = RefundRule()
+
+
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A plan for one service, compiled: ``cards`` in the order in which they win ties."""
 
@@ -169,6 +180,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     tiers: tuple[TierRule, ...] = ()
     packages: tuple[PackageRule, ...] = ()
     fx_margin: Decimal = ZERO
+    refund: RefundRule = ALL_BACK
 
 
 class Priced(msgspec.Struct, frozen=True, gc=False):

@@ -17,7 +17,7 @@ from tollkeeper.errors import Busy, Conflict
 from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
 from tollkeeper.services.tasks import end
-from tollkeeper.store import outbox
+from tollkeeper.store import cards, lookups, outbox, purchases, vouchers
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.sessions import due_to_expire, to_kill
 
@@ -29,6 +29,9 @@ KILL_FIRST_RETRY_SECONDS = 2
 PARTITION_DAYS = 14
 OUTBOX_KEEP = timedelta(days=30)
 IDEMPOTENCY_KEEP = timedelta(days=30)
+"""So long a repeated request is known: answers of the lane, orders at suppliers, lookups."""
+ATTEMPT_KEEP = timedelta(days=1)
+"""Wrong PINs and voucher codes count for minutes."""
 
 _log = structlog.get_logger()
 
@@ -140,6 +143,11 @@ class Timers:
                 outbox_before=now - OUTBOX_KEEP,
                 idempotency_before=now - IDEMPOTENCY_KEEP,
             )
+            await purchases.purge(connection, now - IDEMPOTENCY_KEEP)
+            await lookups.purge(connection, now - IDEMPOTENCY_KEEP)
+            await lookups.purge_cache(connection, now)
+            await vouchers.purge_attempts(connection, now - ATTEMPT_KEEP)
+            await cards.purge_attempts(connection, now - ATTEMPT_KEEP)
         return False
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -35,6 +36,7 @@ from tollkeeper.services.lane import Lane
 from tollkeeper.services.meters import Meters
 from tollkeeper.services.offers import Fixed, Found, Offers, prorated_legs
 from tollkeeper.services.quotes import Quote, make_quote
+from tollkeeper.services.refunds import UNDELIVERED, check_undelivered
 from tollkeeper.services.scope import shown_pin
 from tollkeeper.store.db import Database
 from tollkeeper.store.directory import PartyEntry
@@ -316,11 +318,17 @@ class Charging:
         """Give back what was charged for ``units`` in all (None: everything), at every level.
 
         The number is counted from the event on: asked again with the same, nothing more is given back.
+        For what was ``undelivered`` the plans decide.
 
         Raises:
-            NotFound: no such event. Conflict: it is not closed, or was refused.
+            NotFound: no such event. Conflict: it is not closed, was refused, or a plan stands against it.
         """
-        key = await self._own(f"{switch}/{event_id}", scope)
+        key = f"{switch}/{event_id}"
+        if why == UNDELIVERED:
+            found, sees = await self.session(key, scope=scope), partial(self._offers.sees, scope)
+            check_undelivered(found, units, self._directory, sees, self._clock())
+        else:
+            await self._own(key, scope)
         message_id = f"refund={'all' if units is None else units}"
         request = _encode({"type": "refund", "units": units})
         return await self._lane.submit(Refund(key, units, why), message_id, request)

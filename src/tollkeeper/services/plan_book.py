@@ -22,6 +22,7 @@ from tollkeeper.core.plans import (
     PlanCard,
     Profile,
     Promotion,
+    RefundRule,
     Surcharge,
     TierRule,
     Window,
@@ -194,6 +195,14 @@ def compiled_packages(
     )
 
 
+def compiled_refund(terms: PlanTerms, service: str) -> RefundRule:
+    """What the plan gives back of a service: all, at any time, where it says nothing."""
+    for one in terms.refunds:
+        if one.service == service:
+            return RefundRule(one.undelivered == "full", one.within_hours)
+    return RefundRule()
+
+
 def markup_of(row: CardRow) -> Markup | None:
     """What a cost-plus card adds to its cost; None for a card with prices of its own."""
     if row.cost_card_id is None:
@@ -244,6 +253,7 @@ def compile_plans(
             tiers=compiled_tiers(terms, names, service, per),
             packages=compiled_packages(terms, names, service, per),
             fx_margin=Decimal(terms.fx_margin),
+            refund=compiled_refund(terms, service),
         )
     return made
 

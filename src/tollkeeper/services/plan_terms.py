@@ -49,6 +49,8 @@ __all__ = ["CardTerms", "PlanTerms", "check_cards", "get_terms", "plans_using", 
 
 LIST_MAX = 200
 """Promotions, surcharges, tiers or packages of a plan, and steps of a tier."""
+HOURS_MAX = 24 * 366
+"""No refund is promised for longer."""
 NAMES_MAX = 2000
 """Zones, prefixes or parties in one list."""
 
@@ -313,6 +315,7 @@ def _check_values(terms: PlanTerms) -> None:
         _check_steps(tier, f"tiers[{number}].steps")
     for number, package in enumerate(terms.packages):
         _check_price(package, f"packages[{number}]")
+    _check_refunds(terms.refunds)
     _check_money(terms)
 
 
@@ -337,6 +340,34 @@ def _check_money(terms: PlanTerms) -> None:
     if terms.commitment is not None:
         check_amount(terms.commitment.amount, field="commitment.amount")
         parse_currency(terms.commitment.currency, field="commitment.currency")
+
+
+def _check_refunds(refunds: Sequence[store.RefundTerms]) -> None:
+    """Check what is given back: one rule of a service, and no time for what is never given."""
+    if len(refunds) > LIST_MAX:
+        raise InvalidInput(f"refunds: at most {LIST_MAX} rules", field="refunds")
+    known: set[str] = set()
+    for number, one in enumerate(refunds):
+        place = f"refunds[{number}]"
+        _check_service(one.service, f"{place}.service")
+        if one.service in known:
+            raise InvalidInput(
+                f"{place}.service: {one.service} has a rule already",
+                code="invalid_plan",
+                field=f"{place}.service",
+            )
+        known.add(one.service)
+        if one.within_hours is None:
+            continue
+        at = f"{place}.within_hours"
+        if not 1 <= one.within_hours <= HOURS_MAX:
+            raise InvalidInput(f"{at}: from 1 to {HOURS_MAX}, or left out", field=at)
+        if one.undelivered == "none":
+            raise InvalidInput(
+                f"{at}: nothing is given back, so there is no time for it",
+                code="invalid_plan",
+                field=at,
+            )
 
 
 def _check_service(service: str, place: str) -> None:

@@ -15,7 +15,7 @@ from tollkeeper.core.deck import Mode, Status
 from tollkeeper.core.markup import Markup, marked_up
 from tollkeeper.core.numbering import DEFAULT_RULES, normalise
 from tollkeeper.core.rating import price
-from tollkeeper.core.tariff import Card, Match, PrefixTable, RateRow, find_rate
+from tollkeeper.core.tariff import Card, Match, PrefixTable, RateRow
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
 from tollkeeper.services.fields import INTEGER_MAX
 from tollkeeper.services.rate_cards import (
@@ -35,14 +35,11 @@ from tollkeeper.services.rate_worker import import_in_process
 from tollkeeper.services.scope import shown_actors
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
-from tollkeeper.store.directory import PartyEntry, read_parties
-from tollkeeper.store.parties import read_party
 from tollkeeper.store.rates import (
     RateChange,
     RateRefusal,
     RateVersion,
     read_changes,
-    read_party_cards,
     read_refusals,
     read_rows_of,
     read_version,
@@ -82,7 +79,7 @@ _DEFAULT = SheetOptions()
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Which row prices a number: the chosen one, and what each card of the plan had to offer.
+    """Which row of a card prices a number.
 
     ``prices`` are those of once and of three times what prices are for (calls of 60 and of 180
     seconds) in the card's currency. The row of a cost-plus card has the price that it makes.
@@ -91,7 +88,6 @@ class Lookup:
     number: str
     at: datetime
     chosen: Match
-    offers: tuple[Match, ...]
     prices: tuple[Decimal, Decimal]
 
 
@@ -369,46 +365,25 @@ async def changes(
 
 
 async def lookup(
-    database: Database,
-    number: str,
-    *,
-    now: datetime,
-    card: str | None = None,
-    party: str | None = None,
-    service: str = "voice",
-    scope: int | None = None,
+    database: Database, number: str, *, card: str, now: datetime, scope: int | None = None
 ) -> Lookup:
-    """Find the row that prices a number at ``now``, by one card or by a party's plan.
+    """Find the row of a card that prices a number at ``now``.
 
     Raises:
-        NotFound: no such card or party, or no row covers the number.
-        InvalidInput: not a number; neither or both of card and party.
+        NotFound: no such card, or no row covers the number. InvalidInput: not a number.
     """
-    if (card is None) == (party is None):
-        raise InvalidInput("say either a card or a party", field="card")
     async with database.read(scope=scope) as connection:
-        if card is not None:
-            rules, cards = DEFAULT_RULES, [await find_card(connection, card)]
-        else:
-            entry = await _party(connection, party or "")
-            rules, cards = (
-                entry.dial_rules,
-                await read_party_cards(connection, entry.id, service),
-            )
-        digits = normalise(number, rules, field="number")
-        compiled = [await _only(connection, one, digits) for one in cards]
-    offers = [
-        Match(one, row) for one in compiled if (row := one.table.find(digits, now)) is not None
-    ]
-    chosen = find_rate(compiled, digits, now)
-    if chosen is None:
-        where = f"card {card}" if card is not None else f"the plan of {party}"
+        found = await find_card(connection, card)
+        digits = normalise(number, DEFAULT_RULES, field="number")
+        compiled = await _only(connection, found, digits)
+    row = compiled.table.find(digits, now)
+    if row is None:
         raise NotFound(
-            f"no prefix of {digits} stands in {where}", code="unknown_prefix", field="number"
+            f"no prefix of {digits} stands in card {card}", code="unknown_prefix", field="number"
         )
-    tariff = chosen.row.tariff
-    one, three = price(tariff, tariff.per), price(tariff, 3 * tariff.per)
-    return Lookup(digits, now, chosen, tuple(offers), (one, three))
+    tariff = row.tariff
+    prices = price(tariff, tariff.per), price(tariff, 3 * tariff.per)
+    return Lookup(digits, now, Match(compiled, row), prices)
 
 
 async def _only(connection: Connection, card: RateCard, digits: str) -> Card:
@@ -423,14 +398,6 @@ async def _only(connection: Connection, card: RateCard, digits: str) -> Card:
         raised = Markup(card.markup_percent, card.markup, card.floor_price, card.ceiling_price)
         rows = [replace(row, tariff=marked_up(row.tariff, raised, card.code)[0]) for row in rows]
     return Card(card.id, card.code, source.active_version or 0, card.currency, PrefixTable(rows))
-
-
-async def _party(connection: Connection, code: str) -> PartyEntry:
-    party = await read_party(connection, code)
-    found = await read_parties(connection, [party.id]) if party is not None else []
-    if not found:
-        raise NotFound(f'there is no party "{code}"', code="unknown_party", field="party")
-    return found[0]
 
 
 async def _version(connection: Connection, card: RateCard, number: int) -> RateVersion:

@@ -40,6 +40,12 @@ async def read_recent(connection: Connection, since: date) -> list[DatedRate]:
     return [DatedRate(**row) for row in rows]
 
 
+async def read_days(connection: Connection, first: date, last: date) -> list[DatedRate]:
+    """Read the rates of some days, the first and the last one included."""
+    rows = await (await connection.execute(_SQL["days"], (first, last))).fetchall()
+    return [DatedRate(**row) for row in rows]
+
+
 async def read_rates(
     connection: Connection,
     *,

@@ -161,6 +161,11 @@ async def keep_answer(
     await connection.execute(_SQL["keep"], (kind, number, Jsonb(dict(answer)), now, until))
 
 
+async def purge(connection: Connection, before: datetime) -> int:
+    """Delete questions that were decided, and paid back where that was due; returns how many."""
+    return (await connection.execute(_SQL["purge_decided"], (before,))).rowcount
+
+
 async def purge_cache(connection: Connection, now: datetime) -> int:
     """Delete what is too old; returns how many answers that were."""
     return (await connection.execute(_SQL["purge"], (now,))).rowcount

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from psycopg.types.json import Jsonb
@@ -103,6 +103,14 @@ class PackageTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     renew: bool = True
 
 
+class RefundTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is given back of a service's use that was not delivered, so many hours after it at most."""
+
+    service: str
+    undelivered: Literal["full", "none"] = "full"
+    within_hours: int | None = None
+
+
 class Commitment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is paid each month at least, whatever was used."""
 
@@ -119,6 +127,7 @@ class PlanTerms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     packages: tuple[PackageTerms, ...] = ()
     fx_margin: Decimal = ZERO
     commitment: Commitment | None = None
+    refunds: tuple[RefundTerms, ...] = ()
 
 
 NO_TERMS = PlanTerms()

@@ -200,6 +200,11 @@ async def mark_settled(
     await connection.execute(_SQL["settled"], (now, charge, currency, id_))
 
 
+async def purge(connection: Connection, before: datetime) -> int:
+    """Delete orders that were settled before that and that nothing refers to; returns how many."""
+    return (await connection.execute(_SQL["purge_decided"], (before,))).rowcount
+
+
 async def hold_ending(
     connection: Connection, before: datetime, limit: int
 ) -> list[tuple[int, str]]:

@@ -157,12 +157,6 @@ async def read_cards(connection: Connection, *, after: str, limit: int) -> list[
     return [RateCard(**row) for row in rows]
 
 
-async def read_party_cards(connection: Connection, party_id: int, service: str) -> list[RateCard]:
-    """Read the cards of a party's plan for a service, in the order in which they win ties."""
-    rows = await (await connection.execute(_SQL["cards_of_party"], (party_id, service))).fetchall()
-    return [RateCard(**row) for row in rows]
-
-
 async def active_versions(connection: Connection) -> dict[int, int]:
     """The number of the active version by card id; cards that have none are not in it."""
     rows = await (await connection.execute(_SQL["active_versions"])).fetchall()

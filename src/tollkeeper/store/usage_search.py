@@ -351,6 +351,14 @@ class HourSum:
         return self.revenue - self.cost
 
     @property
+    def margin_percent(self) -> Decimal | None:
+        """The margin in percent of the revenue, with two decimals; None without either."""
+        margin = self.margin
+        if margin is None or self.revenue <= 0:
+            return None
+        return (100 * margin / self.revenue).quantize(Decimal("0.01"))
+
+    @property
     def asr(self) -> Decimal | None:
         """Answer-seizure ratio (ITU-T E.411) in percent, with two decimals."""
         return _percent(self.answers, self.attempts)

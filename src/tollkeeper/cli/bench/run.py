@@ -70,7 +70,7 @@ def bench(
     records: int = 10_000_000,
     archived: int = 10_000_000,
 ) -> None:
-    """Run all benchmarks: about eight minutes with these defaults, and 8 GB of disk.
+    """Run all benchmarks: about a quarter of an hour with these defaults, and 8 GB of disk.
 
     Args:
         seconds: for each figure of the charging part.

@@ -39,6 +39,7 @@ from tollkeeper.servers.problem import PROBLEM_TYPE, problem, problem_of
 from tollkeeper.services.charging import WRAP_32, Charging, Use
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.quotes import Quote
+from tollkeeper.services.refunds import check_reason
 from tollkeeper.store.directory import ApiKey
 from tollkeeper.telemetry import observe_charging
 
@@ -231,6 +232,7 @@ class ChargingApp:
         return self._event_answer(outcome, reply, request.event_id, key, repeated=repeated)
 
     async def _refund(self, key: ApiKey, event_id: str, request: RefundRequest) -> bytes:
+        check_reason(key, request.reason)
         reply, repeated = await self._charging.refund(
             switch=key.switch,
             event_id=event_id,

@@ -133,7 +133,11 @@ class EventRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RefundRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Give back the charge of ``units`` in all, counted from the event on; null: all of it."""
+    """Give back the charge of ``units`` in all, counted from the event on; null: all of it.
+
+    ``reason``: "undelivered" (the plans decide) for every key that may charge; "failed" for the operator's;
+    any other for those with the scope "manage" among them.
+    """
 
     units: Units | None = None
     reason: Word = ""

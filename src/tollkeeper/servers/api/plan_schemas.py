@@ -28,7 +28,7 @@ from tollkeeper.services.plan_names import (
     Zone,
     write_window,
 )
-from tollkeeper.services.plan_terms import LIST_MAX, NAMES_MAX, PlanTerms
+from tollkeeper.services.plan_terms import HOURS_MAX, LIST_MAX, NAMES_MAX, PlanTerms
 from tollkeeper.services.rates import SERVICE_PATTERN
 from tollkeeper.store.plans import CardTerms
 
@@ -188,6 +188,16 @@ class Commitment(Both):
     currency: Currency
 
 
+class Refund(Both):
+    """What is given back of a service's use that was not delivered; all of it where nothing is said."""
+
+    service: Service
+    undelivered: Literal["full", "none"] = "full"
+    within_hours: Annotated[int, Field(ge=1, le=HOURS_MAX)] | None = Field(
+        default=None, description="So long after the use; null: at any time."
+    )
+
+
 class Terms(In):
     """All that a plan says beside its cards."""
 
@@ -199,6 +209,7 @@ class Terms(In):
         default=Decimal(0), description="Percent added to exchange rates."
     )
     commitment: Commitment | None = None
+    refunds: list[Refund] = Field(default=[], max_length=LIST_MAX)
 
     def terms(self) -> PlanTerms:
         """Return them as the service takes them."""
@@ -214,6 +225,7 @@ class TermsOut(Out):
     packages: list[Package]
     fx_margin: DecimalText
     commitment: Commitment | None
+    refunds: list[Refund]
 
     @classmethod
     def of(cls, terms: PlanTerms) -> Self:
@@ -225,6 +237,7 @@ class TermsOut(Out):
             "packages": [],
             "fx_margin": "0",
             "commitment": None,
+            "refunds": [],
         }
         return cls.model_validate(given | msgspec.json.decode(msgspec.json.encode(terms)))
 

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1", dependencies=DOCUMENTED, tags=["plans"])
 
 @router.get("/plans/{code}/terms")
 async def get_terms(code: CodePath, context: Context, key: ReadKey) -> schemas.TermsOut:
-    """Show a plan's promotions, surcharges, tiers, packages, exchange margin and commitment."""
+    """Show a plan's promotions, surcharges, tiers, packages, exchange margin, commitment, refunds."""
     found = await plan_terms.get_terms(context.database, code, scope=scope_of(key))
     return schemas.TermsOut.of(found)
 

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from tollkeeper.servers.api import usage_schemas as schemas
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey, scope_of
 from tollkeeper.servers.api.context import Context
-from tollkeeper.services import usage_export, usage_search
+from tollkeeper.services import usage_export, usage_margins, usage_search
 from tollkeeper.services.usage_files import WRITERS
 
 router = APIRouter(prefix="/v1/usage", dependencies=DOCUMENTED, tags=["usage"])
@@ -70,8 +70,9 @@ async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]
 @router.get("/report")
 async def report_usage(query: schemas.Report, context: Context, key: ReadKey) -> schemas.SumList:
     """Add up whole hours by customer, vendor, destination and more; no record is read for it."""
-    groups = await usage_search.report(
+    found = await usage_margins.report_in(
         context.database,
+        query.currency,
         now=context.clock(),
         by=query.dimensions,
         since=query.from_,
@@ -82,6 +83,6 @@ async def report_usage(query: schemas.Report, context: Context, key: ReadKey) ->
         skip=query.skip,
         scope=scope_of(key),
     )
-    items = [schemas.SumOut.of(group) for group in groups[: query.limit]]
-    more = query.skip + query.limit if len(groups) > query.limit else None
-    return schemas.SumList(items=items, next=more)
+    items = [schemas.SumOut.of(group) for group in found.groups[: query.limit]]
+    more = query.skip + query.limit if len(found.groups) > query.limit else None
+    return schemas.SumList(items=items, next=more, unconverted=list(found.unconverted))

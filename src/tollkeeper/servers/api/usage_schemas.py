@@ -99,6 +99,12 @@ class ReportQuery(_Span):
         "destination, prefix, with commas between; always by the currencies too.",
         examples=["day,customer"],
     )
+    currency: str | None = Field(
+        None,
+        pattern="^[A-Z]{3}$",
+        description="Convert all money into it, by the exchange rate of each day.",
+        examples=["EUR"],
+    )
     limit: int = Field(1000, ge=1, le=10_000, description="Groups at most.")
     skip: int = Field(0, ge=0, le=INTEGER_MAX, description="`next` of the page before.")
 
@@ -178,7 +184,7 @@ class SumOut(Out):
     """Sums of one group; what was not asked for is null or empty.
 
     `asr` and `ner` are percent; `acd_ms` is per answered call; `margin` is null where the
-    currencies differ.
+    currencies differ, `margin_percent` is of the revenue.
     """
 
     day: date | None
@@ -201,6 +207,7 @@ class SumOut(Out):
     revenue: Money
     cost: Money
     margin: Money | None
+    margin_percent: Percent | None
     asr: Percent | None
     ner: Percent | None
     acd_ms: int | None
@@ -213,7 +220,11 @@ class SumOut(Out):
 
 
 class SumList(Out):
-    """Groups in the order of what they are grouped by; `next` is null on the last page."""
+    """Groups in the order of what they are grouped by; `next` is null on the last page.
+
+    `unconverted` are the currencies that no exchange rate leads from: their groups are as they were.
+    """
 
     items: list[SumOut]
     next: int | None
+    unconverted: list[str]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tollkeeper.bulk.exchange import worth_less
 from tollkeeper.bulk.kernel import BLOCKED, NO_RATE, PRICED, TOO_LARGE, Rated, rate
-from tollkeeper.core.usage import Mismatch, Quarantine
+from tollkeeper.core.usage import DAY_MICROSECONDS, Mismatch, Quarantine
 from tollkeeper.services.cdr.records import (
     Flags,
     Held,
@@ -21,7 +22,7 @@ from tollkeeper.services.cdr.records import (
     distinct,
     hold,
 )
-from tollkeeper.services.cdr.reference import Reference, day_of
+from tollkeeper.services.cdr.reference import Reference, day_of, moment_of
 
 LIVE_TERMS_TOLD = (
     "the plan of {value} has terms that only live charging applies (tiers, promotions, packages, "
@@ -257,14 +258,42 @@ def settle_missing(leg: Leg) -> None:
     leg.amount[nothing] = 0
 
 
-def note_margins(mediated: Mediated, legs: Legs, notes: Notes) -> None:
-    """Report calls that no vendor's rate covers, and calls sold below their cost."""
+def note_margins(mediated: Mediated, legs: Legs, reference: Reference, notes: Notes) -> None:
+    """Report calls that no vendor's rate covers, and calls sold below their cost.
+
+    Two currencies are compared by the exchange rate of the call's day (UTC), and not where there is none.
+    """
     frame, sell, buy = mediated.frame, legs.sell, legs.buy
     used = frame["duration_ms"].to_numpy() > 0
     unpriced = used & (buy.party > 0) & ((buy.status != PRICED) | (buy.wallet == 0))
     _note(mediated, notes, Mismatch.NO_BUY_RATE, unpriced, None)
-    same = (sell.currency == buy.currency) & (sell.currency >= 0)
-    _note(mediated, notes, Mismatch.NEGATIVE_MARGIN, same & (sell.amount < buy.amount), (sell, buy))
+    both = (sell.currency >= 0) & (buy.currency >= 0)
+    below = both & (sell.currency == buy.currency) & (sell.amount < buy.amount)
+    crossed = np.flatnonzero(both & (sell.currency != buy.currency))
+    if len(crossed):
+        _compare_crossed(below, crossed, legs, frame["start"].to_numpy(), reference)
+    names = reference.book.currencies
+    _note(mediated, notes, Mismatch.NEGATIVE_MARGIN, below, (sell, buy), names)
+
+
+def _compare_crossed(
+    below: Flags, rows: Ints, legs: Legs, start: Ints, reference: Reference
+) -> None:
+    """Mark those of the rows that were sold in one currency for less than they cost in another."""
+    sell, buy, names = legs.sell, legs.buy, reference.book.currencies
+    size = len(names)
+    days = start[rows] // DAY_MICROSECONDS
+    first = int(days.min())
+    pairs = sell.currency[rows] * size + buy.currency[rows]
+    groups, which = distinct((days - first) * size**2 + pairs)
+    for place, group in enumerate(groups.tolist()):
+        day, pair = divmod(group, size**2)
+        sold, bought = divmod(pair, size)
+        exchange = reference.rates.exchange(moment_of((first + day) * DAY_MICROSECONDS).date())
+        rate = exchange(names[sold], names[bought])
+        if rate is not None:
+            here = rows[which == place]
+            below[here] = worth_less(sell.amount[here], buy.amount[here], rate.rate)
 
 
 def _note(
@@ -273,6 +302,7 @@ def _note(
     kind: Mismatch,
     where: Flags,
     money: tuple[Leg, Leg] | None,
+    currencies: Sequence[str] = (),
 ) -> None:
     rows = np.flatnonzero(where)
     if not len(rows):
@@ -281,6 +311,10 @@ def _note(
     line, call_id, start = frame["line"], frame["call_id"], frame["start"]
     for n in rows[: notes.room(kind, len(rows))].tolist():
         sold, bought = ("", "") if money is None else (text_of(int(leg.amount[n])) for leg in money)
+        detail = f"to {mediated.called[n]}"
+        if money is not None and money[0].currency[n] != money[1].currency[n]:
+            names = [currencies[int(leg.currency[n])] for leg in money]
+            detail += f", sold in {names[0]} and bought in {names[1]}"
         notes.listed.append(
             Noted(
                 line=line[n],
@@ -291,7 +325,7 @@ def _note(
                 vendor_id=int(mediated.vendor[n]),
                 expected=bought,
                 found=sold,
-                detail=f"to {mediated.called[n]}",
+                detail=detail,
             )
         )
 

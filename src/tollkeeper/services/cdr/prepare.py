@@ -152,7 +152,7 @@ def prepare(
     matched = {
         place: matched[n] for place, n in enumerate(np.flatnonzero(first).tolist()) if n in matched
     }
-    note_margins(mediated, legs, notes)
+    note_margins(mediated, legs, work.reference, notes)
     for leg in (legs.sell, legs.buy, *legs.above):
         settle_missing(leg)
     count = len(mediated.frame)

@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tollkeeper.bulk.book import CardSpan, RateBook
+from tollkeeper.core.fx import MAX_AGE_DAYS
 from tollkeeper.core.numbering import DialRules
 from tollkeeper.core.trunks import Trunk, Trunks
 from tollkeeper.core.usage import DAY_MICROSECONDS
 from tollkeeper.errors import NotFound
+from tollkeeper.services.fx_book import FxBook
 from tollkeeper.store import reference as store
 from tollkeeper.store.db import Connection, Database
+from tollkeeper.store.fx import read_days
 from tollkeeper.store.rate_columns import read_columns
 from tollkeeper.store.rates import RateCard, RateVersion, read_version
 from tollkeeper.store.reference import PartyRef
@@ -47,7 +50,8 @@ class Reference:
     ``chains`` are, by customer, the resellers above it from the nearest on. ``payers`` are, by user, the
     customer whose money it spends and whose plan prices its calls. ``plans`` are the
     numbers of plans in the book by (plan, side, service), ``versions`` ids by (card, version).
-    ``live_terms`` are those (plan, side, service) whose prices only live charging can tell.
+    ``live_terms`` are those (plan, side, service) whose prices only live charging can tell. ``rates`` are
+    the exchange rates of that time, where more than one currency is used.
     Calls from before ``purged_us`` are not taken: their day was purged.
     """
 
@@ -66,6 +70,7 @@ class Reference:
     purged_us: int
     covers: tuple[int, int]
     payers: Mapping[int, int] = field(default_factory=dict)
+    rates: FxBook = field(default_factory=FxBook)
 
     def payers_of(self, party: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Who pays for calls of these parties (0: nobody): themselves, unless they are users."""
@@ -161,6 +166,8 @@ async def read_reference(
         activations = await store.read_activations(connection, cards)
         chosen_versions = await _chosen(connection, cards, activations, choice)
         spans = await _spans(connection, cards, chosen_versions, since, until)
+        several = len({card.currency for card in cards.values()}) > 1
+        rates = await read_rates(connection, since, until) if several else FxBook()
     plans: dict[tuple[int, str, str], int] = {}
     chosen: dict[int, list[list[CardSpan]]] = {}
     for plan_id, found in cards_of_plan.items():
@@ -189,7 +196,14 @@ async def read_reference(
         purged_us=(purged - EPOCH.date()).days * DAY_MICROSECONDS,
         covers=(since, until),
         payers=payers_of(parties),
+        rates=rates,
     )
+
+
+async def read_rates(connection: Connection, since: int, until: int) -> FxBook:
+    """The exchange rates that calls of a time (microseconds, from and to) are compared by."""
+    first = moment_of(since).date() - timedelta(days=MAX_AGE_DAYS)
+    return FxBook(await read_days(connection, first, moment_of(until).date()))
 
 
 def payers_of(parties: Mapping[int, PartyRef]) -> dict[int, int]:

@@ -48,10 +48,14 @@ WITH RECURSIVE above AS (
 INSERT INTO party_above SELECT party_id, ancestor_id, depth FROM above;
 INSERT INTO party_move (party_id, parent_id, at) SELECT id, parent_id, created_at FROM party;
 
--- The closure follows the tree by itself, whoever changes it. A cycle is refused (TK020).
-CREATE FUNCTION follow_parent() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The closure follows the tree by itself, whoever changes it, with the owner's rights. A cycle is
+-- refused (TK020). Two moves at once cannot make one together, nor a move tear off a party that is just
+-- being made: each statement after the lock sees what was committed before it was had.
+CREATE FUNCTION follow_parent() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
+        PERFORM pg_advisory_xact_lock_shared(7202, 1);
         INSERT INTO party_above (party_id, ancestor_id, depth) VALUES (NEW.id, NEW.id, 0);
         IF NEW.parent_id IS NOT NULL THEN
             INSERT INTO party_above (party_id, ancestor_id, depth)
@@ -62,6 +66,7 @@ BEGIN
     IF NEW.parent_id IS NOT DISTINCT FROM OLD.parent_id THEN
         RETURN NEW;
     END IF;
+    PERFORM pg_advisory_xact_lock(7202, 1);
     IF EXISTS (
         SELECT FROM party_above a WHERE a.party_id = NEW.parent_id AND a.ancestor_id = NEW.id
     ) THEN

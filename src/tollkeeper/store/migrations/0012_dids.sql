@@ -29,6 +29,7 @@ CREATE TABLE did (
 );
 CREATE INDEX did_prefix ON did (number text_pattern_ops);
 CREATE INDEX did_party ON did (party_id, id) WHERE party_id IS NOT NULL;
+CREATE INDEX did_purchase ON did (purchase_id) WHERE purchase_id IS NOT NULL;
 CREATE INDEX did_quarantine ON did (quarantine_until) WHERE status = 'quarantined';
 -- A party sees what it and those below it have, and what it may order.
 ALTER TABLE did ENABLE ROW LEVEL SECURITY;

@@ -1,6 +1,9 @@
 -- name: recent
 SELECT base, quote, day, trim_scale(rate) AS rate, source, loaded_at FROM fx_rate WHERE day >= %s
 
+-- name: days
+SELECT base, quote, day, trim_scale(rate) AS rate, source, loaded_at FROM fx_rate WHERE day BETWEEN %s AND %s
+
 -- name: rates
 SELECT base, quote, day, trim_scale(rate) AS rate, source, loaded_at FROM fx_rate
 WHERE (%(base)s::text IS NULL OR base = %(base)s) AND (%(quote)s::text IS NULL OR quote = %(quote)s)

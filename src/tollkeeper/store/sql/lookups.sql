@@ -40,5 +40,9 @@ SELECT answer FROM lookup_cache WHERE kind = %s AND number = %s AND expires_at >
 INSERT INTO lookup_cache (kind, number, answer, at, expires_at) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (kind, number) DO UPDATE SET answer = excluded.answer, at = excluded.at, expires_at = excluded.expires_at
 
+-- name: purge_decided
+DELETE FROM lookup_query
+WHERE ended_at < %s AND status NOT IN ('new', 'charged') AND NOT refund AND next_at IS NULL
+
 -- name: purge
 DELETE FROM lookup_cache WHERE expires_at <= %s

@@ -71,6 +71,14 @@ WHERE id = %s AND status IN ('new', 'held', 'ordered', 'unknown')
 -- name: settled
 UPDATE purchase SET settled_at = %s, charge = %s, currency = %s, next_at = NULL WHERE id = %s
 
+-- name: purge_decided
+-- An eSIM or a number that was bought names its order for ever; an order of a number that waits asks again.
+DELETE FROM purchase p
+WHERE p.settled_at < %s AND p.status IN ('done', 'refused', 'cancelled') AND p.next_at IS NULL
+  AND NOT EXISTS (SELECT FROM esim_profile e WHERE e.purchase_id = p.id)
+  AND NOT EXISTS (SELECT FROM did d WHERE d.purchase_id = p.id)
+  AND NOT EXISTS (SELECT FROM did_order o WHERE o.status = 'pending' AND p.request_id = 'did-' || o.id)
+
 -- name: hold_ending
 SELECT id, order_id FROM purchase
 WHERE status IN ('held', 'ordered', 'unknown') AND hold_until <= %s ORDER BY hold_until LIMIT %s

@@ -33,17 +33,6 @@ SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.roundi
 FROM rate_card c LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
 WHERE c.code > %s ORDER BY c.code LIMIT %s
 
--- name: cards_of_party
-SELECT c.id, c.code, c.name, c.side, c.service, c.currency, c.decimals, c.rounding, c.active_version, c.last_version,
-       c.created_at, c.per, c.key, cost.code AS cost_card, c.markup_percent, c.markup, c.floor_price, c.ceiling_price,
-       owner.code AS owner, c.owner_id
-FROM party p
-JOIN rate_plan_card pc ON pc.plan_id = p.plan_id
-JOIN rate_card c ON c.id = pc.card_id AND c.side = 'sell'
-LEFT JOIN rate_card cost ON cost.id = c.cost_card_id LEFT JOIN party owner ON owner.id = c.owner_id
-WHERE p.id = %s AND c.service = %s
-ORDER BY array_position(ARRAY['customer', 'promotion', 'plan', 'fallback'], pc.kind), pc.position
-
 -- name: active_versions
 SELECT id, active_version FROM rate_card WHERE active_version IS NOT NULL
 
