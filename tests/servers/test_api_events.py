@@ -132,15 +132,21 @@ async def test_who_may_refund_for_which_reason(wire: Wire) -> None:
     for reason in ("", "goodwill", "Undelivered"):
         told = await wire.problem("events/e1/refund", "smsc", reason=reason)
         assert told == (403, "scope_missing")
-    assert (await wire.ok("events/e1/refund", "smsc", units=1, reason="undelivered"))["charge"] == "0.100000"
-    assert (await wire.ok("events/e1/refund", "smsc", units=2, reason="failed"))["charge"] == "0.050000"
+    assert (await wire.ok("events/e1/refund", "smsc", units=1, reason="undelivered"))[
+        "charge"
+    ] == "0.100000"
+    assert (await wire.ok("events/e1/refund", "smsc", units=2, reason="failed"))[
+        "charge"
+    ] == "0.050000"
     assert Decimal((await wire.ok("events/e1/refund", reason="goodwill"))["charge"]) == 0
     await wire.event("own", by="acme")
     for reason in ("", "failed", "goodwill"):
         told = await wire.problem("events/own/refund", "acme", reason=reason)
         assert told == (403, "operator_only")
     assert wire.world.wallet(wire.acme).balance == Decimal("99.95")
-    assert Decimal((await wire.ok("events/own/refund", "acme", reason="undelivered"))["charge"]) == 0
+    assert (
+        Decimal((await wire.ok("events/own/refund", "acme", reason="undelivered"))["charge"]) == 0
+    )
     assert wire.world.wallet(wire.acme).balance == 100
 
 

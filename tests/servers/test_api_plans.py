@@ -64,6 +64,7 @@ WHOLE = {
     ],
     "fx_margin": "2.00",
     "commitment": {"amount": "500.00", "currency": "USD"},
+    "refunds": [{"service": "sms", "undelivered": "full", "within_hours": 48}],
 }
 
 
@@ -100,6 +101,7 @@ async def test_terms_come_back_whole_as_they_were_put(desk: Api) -> None:
         "packages": [],
         "fx_margin": "0.00",
         "commitment": None,
+        "refunds": [],
     }
     put = await desk.call("PUT", TERMS, json=WHOLE)
     assert put.status_code == 200, put.text

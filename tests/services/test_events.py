@@ -148,7 +148,9 @@ async def test_a_plan_may_give_nothing_back_for_what_was_not_delivered(shop: Sho
     await shop.event("l1", service="lookup")
     assert (await shop.refund(units=1, why="undelivered")).charge == Decimal("0.10")
     await shop.back("rt", undelivered="none")
-    with pytest.raises(Conflict, match="the plan of acme gives nothing back for undelivered sms") as no:
+    with pytest.raises(
+        Conflict, match="the plan of acme gives nothing back for undelivered sms"
+    ) as no:
         await shop.refund(why="undelivered")
     assert no.value.code == "not_refundable"
     assert (await shop.refund("l1", why="undelivered")).charge == 0
@@ -163,8 +165,8 @@ async def test_what_is_given_back_for_some_hours_is_not_given_back_later(shop: S
     """Two hours to the microsecond; a refund that was given may be asked for again at any time."""
     await shop.back("rt", within_hours=2)
     await shop.event(segments=3)
-    (opened,) = shop.world.sql("SELECT opened_at FROM closed_session")
-    last = opened["opened_at"] + timedelta(hours=2)
+    charged = await shop.parts.charging.session("smsc/e1")
+    last = charged.opened_at + timedelta(hours=2)
     async with runtime(shop.world.url, clock=lambda: last) as later:
         reply, _ = await later.charging.refund(
             switch="smsc", event_id="e1", units=1, why="undelivered"

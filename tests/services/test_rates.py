@@ -20,7 +20,6 @@ from tests.services.rate_cards import (
     rows_in,
     with_card,
 )
-from tests.support import World
 from tollkeeper.core.money import Rounding
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
 from tollkeeper.services import rates

@@ -402,7 +402,11 @@ async def test_sums_are_brought_into_one_currency_by_the_rate_of_each_day(
 
     The margin is 3.05, 39.87 % (305 / 765). GBP has no rate into EUR and stays, PLN had one too long ago.
     """
-    for day, base, rate in (("2026-03-01", "USD", "0.8"), ("2026-03-02", "USD", "0.9"), ("2026-02-17", "PLN", "0.2")):
+    for day, base, rate in (
+        ("2026-03-01", "USD", "0.8"),
+        ("2026-03-02", "USD", "0.9"),
+        ("2026-02-17", "PLN", "0.2"),
+    ):
         books.world.sql(
             "INSERT INTO fx_rate (base, quote, day, rate, source) VALUES (%s, 'EUR', %s, %s, 't')",
             base, day, Decimal(rate),
@@ -422,13 +426,25 @@ async def test_sums_are_brought_into_one_currency_by_the_rate_of_each_day(
         (None, "GBP", "USD", 10, Decimal("4.5"), Decimal("3.25"), None, None),
     ]  # fmt: skip
     hours = await report_in(database, "EUR", now=NOW, by=["hour"], since=FIRST, limit=1, skip=1)
-    assert [(s.hour, s.sell_currency) for s in hours.groups] == [(FIRST + timedelta(hours=2), "GBP")]
+    assert [(s.hour, s.sell_currency) for s in hours.groups] == [
+        (FIRST + timedelta(hours=2), "GBP")
+    ]
     (seen,) = (
         await report_in(
-            database, "USD", now=NOW, by=["day"], since=FIRST + timedelta(days=1), scope=books.acme.id
+            database,
+            "USD",
+            now=NOW,
+            by=["day"],
+            since=FIRST + timedelta(days=1),
+            scope=books.acme.id,
         )
     ).groups
-    assert (seen.day, seen.revenue, seen.cost, seen.buy_currency) == (DAY + timedelta(days=1), Decimal("4.5"), 0, "")
+    assert (seen.day, seen.revenue, seen.cost, seen.buy_currency) == (
+        DAY + timedelta(days=1),
+        Decimal("4.5"),
+        0,
+        "",
+    )
     with pytest.raises(InvalidInput) as caught:
         await report_in(database, "euro", now=NOW, by=[])
     assert caught.value.field == "currency"

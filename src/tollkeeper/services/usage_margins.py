@@ -106,9 +106,7 @@ def _day(row: HourSum) -> date:
     return row.hour.astimezone(UTC).date()
 
 
-def _margins(
-    rows: Iterable[HourSum], currency: str, by: Sequence[str], rates: FxBook
-) -> Margins:
+def _margins(rows: Iterable[HourSum], currency: str, by: Sequence[str], rates: FxBook) -> Margins:
     groups: dict[tuple[object, ...], HourSum] = {}
     missing: set[str] = set()
     for row in rows:
@@ -140,9 +138,7 @@ def _converted(row: HourSum, currency: str, rates: FxBook, missing: set[str]) ->
         missing |= unknown
         return row
     revenue, cost = money
-    return replace(
-        row, revenue=revenue, cost=cost, sell_currency=currency, buy_currency=currency
-    )
+    return replace(row, revenue=revenue, cost=cost, sell_currency=currency, buy_currency=currency)
 
 
 def _added(one: HourSum, other: HourSum) -> HourSum:
