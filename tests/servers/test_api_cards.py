@@ -66,7 +66,7 @@ class Caller:
 
     async def access(self, **body: Any) -> httpx.Response:
         """Ask for a card."""
-        return await self.call("POST", "/v1/calling-cards/access", json=body)
+        return await self.call("POST", "/v1/calling-card-access", json=body)
 
 
 def key_of(world: World, scope: str, code: str = "") -> str:

@@ -32,7 +32,7 @@ class Desk:
     async def order(self, who: str = "acme", number: str = ROMAN, name: str = "d1") -> Any:
         """Order a number for acme."""
         body = {"request_id": name, "party": "acme", "number": number}
-        return await self.send(who, "POST", "/v1/dids/orders", json=body)
+        return await self.send(who, "POST", "/v1/did-orders", json=body)
 
 
 def token_of(world: World, party: Customer) -> str:
@@ -58,7 +58,7 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
         async with whole_api(database_url) as (client, _):
             made = Desk(world, client, tokens)
             answer = await made.send(
-                "operator", "POST", "/v1/dids/imports",
+                "operator", "POST", "/v1/did-inventory/imports",
                 content=INVENTORY.encode() + b"x,IT,,,,\n", headers={"Content-Type": "text/csv"},
             )  # fmt: skip
             assert answer.status_code == 201, answer.text
@@ -74,7 +74,7 @@ async def test_a_party_searches_orders_routes_and_releases(desk: Desk) -> None:
     order = (await desk.order()).json()
     assert (order["status"], order["charge"], order["number"]) == ("done", "5.00", ROMAN)
     assert (await desk.order()).json() == order
-    shown = (await desk.send("acme", "GET", f"/v1/dids/orders/{order['id']}")).json()
+    shown = (await desk.send("acme", "GET", f"/v1/did-orders/{order['id']}")).json()
     assert shown == order
     did = (await desk.send("operator", "GET", f"/v1/dids/{ROMAN}")).json()
     assert (did["party"], did["status"], did["grace_days"]) == ("acme", "assigned", 3)
@@ -107,7 +107,7 @@ async def test_what_another_has_does_not_exist_for_a_party(desk: Desk) -> None:
     for method, path, body in (
         ("GET", f"/v1/dids/{ROMAN}", None),
         ("GET", f"/v1/dids/{ROMAN}/history", None),
-        ("GET", f"/v1/dids/orders/{order['id']}", None),
+        ("GET", f"/v1/did-orders/{order['id']}", None),
         ("PATCH", f"/v1/dids/{ROMAN}", {"destination": "sip:x"}),
         ("POST", f"/v1/dids/{ROMAN}/release", None),
         ("GET", f"/v1/fees/{order['fee_id']}", None),
@@ -117,18 +117,18 @@ async def test_what_another_has_does_not_exist_for_a_party(desk: Desk) -> None:
     problem(await desk.order("other", MILANESE, "d9"), 404, "unknown_party", "party")
     taken = {"request_id": "o1", "party": "other", "number": ROMAN}
     problem(
-        await desk.send("other", "POST", "/v1/dids/orders", json=taken),
+        await desk.send("other", "POST", "/v1/did-orders", json=taken),
         409,
         "number_taken",
         "number",
     )
     refused = await desk.send(
-        "south", "POST", "/v1/dids/imports",
+        "south", "POST", "/v1/did-inventory/imports",
         content=INVENTORY, headers={"Content-Type": "text/csv"},
     )  # fmt: skip
     problem(refused, 403, "operator_only")
     chosen = {"request_id": "s1", "party": "acme", "number": "390699", "supplier": "sky"}
-    problem(await desk.send("acme", "POST", "/v1/dids/orders", json=chosen), 403, "operator_only")
+    problem(await desk.send("acme", "POST", "/v1/did-orders", json=chosen), 403, "operator_only")
 
 
 async def test_fees_are_added_listed_and_ended(desk: Desk) -> None:

@@ -153,7 +153,7 @@ async def sell_services(http: httpx.AsyncClient, tell: Callable[[str], None]) ->
     stock = await _get(http, "/v1/dids?status=available&limit=1")
     wanted = stock["items"][0]["number"]
     order = {"request_id": "desk", "party": TEXTER, "number": wanted}
-    made = await _post(http, "/v1/dids/orders", order)
+    made = await _post(http, "/v1/did-orders", order)
     fee = await _get(http, f"/v1/fees/{made['fee_id']}")
     tell(
         f"{TEXTER} orders the number {made['number']}: {made['status']}, set-up {made['charge']} "

@@ -196,12 +196,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 _NAMING = (
+    "/v1/calling-card-access",
     "/v1/calling-card-batches",
     "/v1/calling-cards",
     "/v1/cards",
     "/v1/cdr",
     "/v1/commissions",
     "/v1/commitments",
+    "/v1/did-inventory",
+    "/v1/did-orders",
     "/v1/dids",
     "/v1/esims",
     "/v1/fees",

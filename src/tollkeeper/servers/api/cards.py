@@ -101,7 +101,7 @@ async def list_calling_cards(
     return schemas.CardList(items=items, next=items[-1].code if len(found) > limit else None)
 
 
-@router.post("/calling-cards/access")
+@router.post("/calling-card-access")
 async def access_card(
     body: schemas.CardAccess, context: Context, key: ChargeKey
 ) -> schemas.AccessOut:

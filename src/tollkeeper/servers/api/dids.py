@@ -16,7 +16,7 @@ from tollkeeper.services.did_inventory import load_inventory, pattern_of
 from tollkeeper.services.dids import DidFilter, Dids
 from tollkeeper.services.scope import operator_only
 
-router = APIRouter(prefix="/v1/dids", dependencies=DOCUMENTED, tags=["numbers"])
+router = APIRouter(prefix="/v1", dependencies=DOCUMENTED, tags=["numbers"])
 
 
 def _dids(context: Services) -> Dids:
@@ -30,7 +30,7 @@ def _dids(context: Services) -> Dids:
 
 
 @router.post(
-    "/imports",
+    "/did-inventory/imports",
     status_code=201,
     openapi_extra=file_body(
         "Lines number,country and any of kind,item,destination,quarantine_days,grace_days with titles."
@@ -53,7 +53,7 @@ async def import_dids(context: Context, key: ManageKey, request: Request) -> sch
     )
 
 
-@router.get("")
+@router.get("/dids")
 async def list_dids(
     context: Context,
     key: ReadKey,
@@ -74,7 +74,7 @@ async def list_dids(
     return schemas.DidList(items=items, next=items[-1].number if len(found) > limit else None)
 
 
-@router.post("/orders", status_code=201)
+@router.post("/did-orders", status_code=201)
 async def order_did(
     body: schemas.DidOrderIn, context: Context, key: ManageKey
 ) -> schemas.DidOrderOut:
@@ -91,7 +91,7 @@ async def order_did(
     return schemas.DidOrderOut.of(made)
 
 
-@router.get("/orders/{order_id}")
+@router.get("/did-orders/{order_id}")
 async def get_did_order(
     order_id: schemas.OrderId, context: Context, key: ReadKey
 ) -> schemas.DidOrderOut:
@@ -99,13 +99,13 @@ async def get_did_order(
     return schemas.DidOrderOut.of(await _dids(context).get_order(order_id, scope=scope_of(key)))
 
 
-@router.get("/{number}")
+@router.get("/dids/{number}")
 async def get_did(number: schemas.NumberPath, context: Context, key: ReadKey) -> schemas.DidOut:
     """Show a number, and with it the party whose calls come in by it."""
     return schemas.DidOut.of(await _dids(context).get(number, scope=scope_of(key)))
 
 
-@router.get("/{number}/history")
+@router.get("/dids/{number}/history")
 async def get_did_history(
     number: schemas.NumberPath, context: Context, key: ReadKey
 ) -> schemas.DidHistory:
@@ -115,7 +115,7 @@ async def get_did_history(
     return schemas.DidHistory.of(list(found), own=scope is not None)
 
 
-@router.patch("/{number}")
+@router.patch("/dids/{number}")
 async def change_did(
     number: schemas.NumberPath, body: schemas.DidChange, context: Context, key: ManageKey
 ) -> schemas.DidOut:
@@ -126,7 +126,7 @@ async def change_did(
     return schemas.DidOut.of(changed)
 
 
-@router.post("/{number}/release", status_code=204)
+@router.post("/dids/{number}/release", status_code=204)
 async def release_did(number: schemas.NumberPath, context: Context, key: ManageKey) -> None:
     """Give a number back; nothing is paid back, and nobody gets it for a while."""
     await _dids(context).release(number, actor=actor_of(key), scope=scope_of(key))
