@@ -208,12 +208,18 @@ BEGIN
     END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
+WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'this user may not make the role that parties are shown their own in; as an administrator run:'
+        ' CREATE ROLE tollkeeper_party NOLOGIN; GRANT tollkeeper_party TO %;', quote_ident(CURRENT_USER);
 END $$;
 DO $$
 BEGIN
     IF NOT pg_has_role(CURRENT_USER, 'tollkeeper_party', 'MEMBER') THEN
         EXECUTE format('GRANT tollkeeper_party TO %I', CURRENT_USER);
     END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'this user may not act as the role tollkeeper_party; as an administrator run:'
+        ' GRANT tollkeeper_party TO %;', quote_ident(CURRENT_USER);
 END $$;
 
 CREATE FUNCTION own_party() RETURNS bigint LANGUAGE sql STABLE AS
