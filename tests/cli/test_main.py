@@ -108,12 +108,12 @@ def test_a_customer_is_created_with_its_wallet_and_shown(
     assert made.code == 0, made.err
     assert "gold" in tollkeeper("party", "list").out
     assert re.search(
-        r"USD\s+12\.50\s+0\.00\s+0\.00\s+12\.50", tollkeeper("wallet", "show", "acme").out
+        r"USD\s+12\.50\s+0\.00\s+0\.00\s+0\.00\s+12\.50", tollkeeper("wallet", "show", "acme").out
     )
 
     assert tollkeeper("wallet", "topup", "acme", "USD", "7.25", "--reason", "bank").code == 0
     limited = tollkeeper("wallet", "limit", "acme", "USD", "100")
-    assert re.search(r"USD\s+19\.75\s+100\.00\s+0\.00\s+119\.75", limited.out)
+    assert re.search(r"USD\s+19\.75\s+100\.00\s+100\.00\s+0\.00\s+119\.75", limited.out)
     told = tollkeeper("wallet", "statement", "acme", "USD").out
     assert "first top-up" in told
     assert "bank" in told

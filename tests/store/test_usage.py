@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -80,6 +81,19 @@ async def test_days_of_the_past_get_their_partitions_once(connection: Connection
     await store.copy_usage(connection, 7, usage_frame([record(datetime(1999, 1, 1, tzinfo=UTC))]))
     (row,) = await rows_of(connection, "SELECT day, batch_id FROM usage")
     assert row == {"day": date(1999, 1, 1), "batch_id": 7}
+
+
+async def test_days_that_several_make_at_once_are_made_once(database_url: str) -> None:
+    """Each has looked at the tables before: what it remembers of them is older than the others' work."""
+    connections = [await connect(database_url) for _ in range(6)]
+    try:
+        for number in range(4):
+            days = [DAY + timedelta(days=n) for n in range(3 * number, 3 * number + 3)]
+            made = await asyncio.gather(*(store.ensure_days(one, days) for one in connections))
+            assert sorted(made) == [0] * 5 + [3 * len(store.DAILY)]
+    finally:
+        for one in connections:
+            await one.close()
 
 
 async def test_a_day_that_was_made_in_part_is_completed(connection: Connection) -> None:

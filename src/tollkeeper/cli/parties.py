@@ -221,15 +221,24 @@ def change(
         country_code=country_code,
         low_balance=_money(low_balance, "low_balance"),
         low_sessions=low_sessions,
+        overcommit=overcommit,
+        unlimited=unlimited,
     )
-    changes |= dict.fromkeys(unlimited or [])
-    if overcommit is not None:
-        changes["overcommit"] = None if overcommit == "none" else _money(overcommit, "overcommit")
+    changes |= _bounds(unlimited or [], overcommit)
     party = run(lambda database: _change(database, code, changes))
     console().print(f"{party.code} is {party.status}, plan {party.plan or 'none'}")
 
 
+def _bounds(unlimited: list[Bound], overcommit: str | None) -> dict[str, object]:
+    """The limits to take away, and the share that children may have."""
+    changes: dict[str, object] = dict.fromkeys(unlimited)
+    if overcommit is not None:
+        changes["overcommit"] = None if overcommit == "none" else _money(overcommit, "overcommit")
+    return changes
+
+
 async def _change(database: Database, code: str, changes: dict[str, object]) -> Party:
+    changes.pop("unlimited", None)
     dialled = {key: changes.pop(key) for key in DIAL_FIELDS if key in changes}
     if dialled:
         before = await parties.get_party(database, code)
