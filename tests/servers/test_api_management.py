@@ -147,6 +147,16 @@ async def test_a_plan_is_made_and_its_cards_replaced(api: Api) -> None:
     assert 'no rate card "none"' in problem(answer, 422, "unknown_card", "cards")
 
 
+async def test_a_partys_calls_are_split_at_a_change_of_price_if_it_says_so(api: Api) -> None:
+    api.world.customer()
+    assert (await api.call("GET", "/v1/parties/acme")).json()["rate_change"] == "pin"
+    changed = await api.call("PATCH", "/v1/parties/acme", json={"rate_change": "split"})
+    assert changed.json()["rate_change"] == "split"
+    assert api.world.one("SELECT rate_change FROM party WHERE code = 'acme'") == "split"
+    answer = await api.call("PATCH", "/v1/parties/acme", json={"rate_change": "guess"})
+    problem(answer, 422, "invalid_input", "rate_change")
+
+
 # --- money ---------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -22,12 +22,34 @@ from tollkeeper.store.db import Database
 Kind = Literal["operator", "reseller", "customer", "vendor", "user", "card"]
 Status = Literal["active", "suspended", "frozen"]
 Billing = Literal["prepaid", "postpaid"]
+RateChange = Literal["pin", "split"]
 Bound = Literal["max_sessions", "max_cps", "max_cost", "low_balance", "low_sessions"]
 DIAL_FIELDS = ("tech_prefix", "tech_prefix_required", "national", "country_code")
 
 party_app = App(name="party", help="Customers, resellers, vendors: create, list, change.")
 plan_app = App(name="plan", help="Rate plans: which rate cards a customer is sold by.")
 plan_app.command(terms, name="terms")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Dialling:
+    """How a party writes numbers, as far as it is given on the command line.
+
+    Attributes:
+        tech_prefix: Digits before each number it sends.
+        tech_prefix_required: Whether numbers without them are refused.
+        national: Digits that mark a national number, such as 0.
+        country_code: Country of its national numbers.
+    """
+
+    tech_prefix: str | None = None
+    tech_prefix_required: bool | None = None
+    national: str | None = None
+    country_code: str | None = None
+
+
+NO_DIALLING = Dialling()
 
 
 @party_app.command
@@ -48,6 +70,7 @@ def create(
     max_seconds: int = 14_400,
     low_balance: str | None = None,
     low_sessions: int | None = None,
+    rate_change: RateChange = "pin",
 ) -> None:
     """Create a party, and with --currency a wallet for it.
 
@@ -67,6 +90,7 @@ def create(
         max_seconds: Seconds that one call may last.
         low_balance: While less money than this is available, it may have fewer calls at once ...
         low_sessions: ... namely so many.
+        rate_change: What its calls that are up do when their price changes: keep it, or go on at the new.
     """
     party = Party(
         code=code,
@@ -81,6 +105,7 @@ def create(
         max_seconds=max_seconds,
         low_balance=_money(low_balance, "low_balance"),
         low_sessions=low_sessions,
+        rate_change=rate_change,
     )
     limit = parse_amount(credit_limit, field="credit_limit")
     money = None if top_up is None else parse_amount(top_up, field="top_up")
@@ -170,13 +195,11 @@ def change(
     max_cps: int | None = None,
     max_cost: str | None = None,
     max_seconds: int | None = None,
-    tech_prefix: str | None = None,
-    tech_prefix_required: bool | None = None,
-    national: str | None = None,
-    country_code: str | None = None,
+    dialling: Dialling = NO_DIALLING,
     overcommit: str | None = None,
     low_balance: str | None = None,
     low_sessions: int | None = None,
+    rate_change: RateChange | None = None,
     unlimited: Annotated[list[Bound] | None, Parameter(negative=())] = None,
 ) -> None:
     """Change a party; what is not named stays as it is.
@@ -194,14 +217,12 @@ def change(
         max_cps: Calls begun in one second.
         max_cost: Money that one call may cost.
         max_seconds: Seconds that one call may last.
-        tech_prefix: Digits before each number it sends.
-        tech_prefix_required: Whether numbers without them are refused.
-        national: Digits that mark a national number, such as 0.
-        country_code: Country of its national numbers.
+        dialling: How it writes numbers.
         overcommit: What all its children may have available together, as a share of what it has
             itself, such as 1.5; "none" is not looked at.
         low_balance: While less money than this is available, it may have fewer calls at once ...
         low_sessions: ... namely so many.
+        rate_change: What its calls that are up do when their price changes: keep it, or go on at the new.
         unlimited: A limit to take away; may be given several times.
     """
     changes = given(
@@ -215,12 +236,10 @@ def change(
         max_cps=max_cps,
         max_cost=_money(max_cost, "max_cost"),
         max_seconds=max_seconds,
-        tech_prefix=tech_prefix,
-        tech_prefix_required=tech_prefix_required,
-        national=national,
-        country_code=country_code,
+        **asdict(dialling),
         low_balance=_money(low_balance, "low_balance"),
         low_sessions=low_sessions,
+        rate_change=rate_change,
         overcommit=overcommit,
         unlimited=unlimited,
     )

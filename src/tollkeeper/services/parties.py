@@ -63,6 +63,7 @@ OPERATORS_KINDS = frozenset(("operator", "vendor"))
 OVERCOMMIT_MAX = 10_000
 STATUSES = ("active", "suspended", "frozen")
 BILLINGS = ("prepaid", "postpaid")
+RATE_CHANGES = ("pin", "split")
 
 CHANGEABLE = frozenset(
     (
@@ -80,6 +81,7 @@ CHANGEABLE = frozenset(
         "billing",
         "low_balance",
         "low_sessions",
+        "rate_change",
     )
 )
 DIAL_MARKS_MAX = 8
@@ -241,6 +243,7 @@ def _check(party: Party) -> None:
     check_text(party.name, field="name")
     check_choice(party.status, STATUSES, field="status")
     check_choice(party.billing, BILLINGS, field="billing")
+    check_choice(party.rate_change, RATE_CHANGES, field="rate_change")
     check_timezone(party.timezone)
     check_integer(party.max_sessions, field="max_sessions")
     check_integer(party.max_cps, field="max_cps")

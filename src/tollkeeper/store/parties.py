@@ -27,6 +27,8 @@ class Party:
     ``overcommit`` is what the wallets of its children may have together, as a share of what its own
     has (1: no more than that); None is not looked at. While its wallet has less than ``low_balance``
     available (a user's: the wallet it spends from), at most ``low_sessions`` calls may be up.
+    ``rate_change`` says what a call that is up does when its price changes: ``pin`` keeps it, ``split`` goes
+    on at the new one.
     """
 
     code: str
@@ -48,6 +50,7 @@ class Party:
     billing: str = "postpaid"
     low_balance: Decimal | None = None
     low_sessions: int | None = None
+    rate_change: str = "pin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ async def add_party(
         Jsonb(asdict(party.dial_rules)),
         party.low_balance,
         party.low_sessions,
+        party.rate_change,
     )
     row = await (await connection.execute(_SQL["add_party"], values)).fetchone()
     return row["id"] if row is not None else None
@@ -180,6 +184,7 @@ async def write_party(
         Jsonb(asdict(party.dial_rules)),
         party.low_balance,
         party.low_sessions,
+        party.rate_change,
         party.id,
     )
     await connection.execute(_SQL["change_party"], values)

@@ -30,6 +30,13 @@ from tollkeeper.store.wallets import WalletRow
 Kind = Literal["operator", "reseller", "customer", "vendor", "user", "card"]
 Status = Literal["active", "suspended", "frozen"]
 Billing = Literal["prepaid", "postpaid"]
+RateChange = Annotated[
+    Literal["pin", "split"],
+    Field(
+        description="What a call that is up does when its price changes: pin keeps it, split goes on at the "
+        "new price for intervals that begin after the change."
+    ),
+]
 Overcommit = Annotated[
     NotNegative,
     Field(
@@ -90,6 +97,7 @@ class NewParty(In):
     plan: Code | None = None
     status: Status = "active"
     billing: Billing = "postpaid"
+    rate_change: RateChange = "pin"
     kill_on_suspend: bool = False
     timezone: Annotated[str, StringConstraints(pattern=ZONE_PATTERN)] = "UTC"
     max_sessions: Limit | None = None
@@ -150,6 +158,7 @@ class PartyChange(In):
     plan: Code | None = None
     status: Status = "active"
     billing: Billing = "postpaid"
+    rate_change: RateChange = "pin"
     kill_on_suspend: bool = False
     timezone: Annotated[str, StringConstraints(pattern=ZONE_PATTERN)] = "UTC"
     max_sessions: Limit | None = None
@@ -179,6 +188,7 @@ class PartyOut(Out):
     plan: str | None
     status: Status
     billing: Billing
+    rate_change: RateChange
     kill_on_suspend: bool
     timezone: str
     max_sessions: int | None

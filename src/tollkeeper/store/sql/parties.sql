@@ -1,7 +1,7 @@
 -- name: party
 SELECT p.id, p.code, p.name, p.kind, parent.code AS parent, plan.code AS plan, p.status, p.kill_on_suspend,
        p.timezone, p.max_sessions, p.max_cps, p.max_cost, p.max_seconds, p.dial_rules, p.created_at, p.overcommit,
-       p.billing, p.low_balance, p.low_sessions
+       p.billing, p.low_balance, p.low_sessions, p.rate_change
 FROM party p
 LEFT JOIN party parent ON parent.id = p.parent_id
 LEFT JOIN rate_plan plan ON plan.id = p.plan_id
@@ -10,7 +10,7 @@ WHERE p.code = %s
 -- name: parties
 SELECT p.id, p.code, p.name, p.kind, parent.code AS parent, plan.code AS plan, p.status, p.kill_on_suspend,
        p.timezone, p.max_sessions, p.max_cps, p.max_cost, p.max_seconds, p.dial_rules, p.created_at, p.overcommit,
-       p.billing, p.low_balance, p.low_sessions
+       p.billing, p.low_balance, p.low_sessions, p.rate_change
 FROM party p
 LEFT JOIN party parent ON parent.id = p.parent_id
 LEFT JOIN rate_plan plan ON plan.id = p.plan_id
@@ -35,15 +35,16 @@ SELECT id, kind FROM party WHERE code = %s
 
 -- name: add_party
 INSERT INTO party (code, name, kind, parent_id, plan_id, status, kill_on_suspend, timezone, max_sessions, max_cps,
-                   max_cost, max_seconds, dial_rules, low_balance, low_sessions)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                   max_cost, max_seconds, dial_rules, low_balance, low_sessions, rate_change)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (code) DO NOTHING
 RETURNING id
 
 -- name: change_party
 UPDATE party
 SET name = %s, plan_id = CASE WHEN %s THEN %s ELSE plan_id END, status = %s, kill_on_suspend = %s, timezone = %s, max_sessions = %s, max_cps = %s,
-    max_cost = %s, max_seconds = %s, dial_rules = %s, low_balance = %s, low_sessions = %s
+    max_cost = %s, max_seconds = %s, dial_rules = %s, low_balance = %s, low_sessions = %s,
+    rate_change = %s
 WHERE id = %s
 
 -- name: set_overcommit
