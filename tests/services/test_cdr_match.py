@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.services.cdr_world import NOW, SWITCH, Call, CdrWorld, load, write_file
 from tests.services.test_cdr_load import proven
@@ -98,6 +99,21 @@ async def test_a_difference_is_reported_and_by_policy_corrected(desk: Desk) -> N
     assert {(row["code"], row["amount"]) for row in codes} == {
         ("reversal", Decimal("0.6")), ("rated", Decimal("0.9")),
     }  # fmt: skip
+    await proven(desk.world.url)
+
+
+async def test_what_volume_decided_is_reported_and_never_corrected_by_itself(desk: Desk) -> None:
+    """At the tier's 0.30 a minute 60 s cost 0.30; what 90 s would have, the duration alone does not say."""
+    tier = {"code": "volume", "steps": [{"from": 0, "price": "0.30"}]}
+    desk.world.sql("UPDATE rate_plan SET terms = %s", Jsonb({"tiers": [tier]}))
+    await desk.parts.directory.load()
+    await desk.authorise("c1")
+    await desk.stop("c1", 60_000)
+    report = await desk.file(Call("c1", seconds="90"), policy=CORRECT)
+    assert report.file.matched == 1
+    assert desk.world.balance(desk.world.acme) == Decimal(100) - Decimal("0.3")
+    (note,) = desk.world.sql("SELECT found FROM cdr_mismatch WHERE kind = 'duration_differs'")
+    assert note["found"] == "90000 ms, to be worked out"
     await proven(desk.world.url)
 
 

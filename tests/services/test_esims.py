@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.services.supplying import Shop, add_supplier, shop
+from tests.support import Row, tariff
 from tollkeeper.errors import Busy, Conflict, NotFound
 from tollkeeper.services.esims import Esim, EsimOrder
 from tollkeeper.services.purchases import PurchaseFilter
@@ -87,6 +89,49 @@ async def test_the_activation_brings_the_volume(database_url: str) -> None:
             "price": Decimal(0),
             "renew": False,
         }
+
+
+async def test_data_sessions_use_the_volume_first_and_the_wallet_after_it(
+    database_url: str,
+) -> None:
+    """Of 5,000,000,000 bytes one session takes 4,990 MB; of the next one's 30 MB 10 are left and 20 paid."""
+    async with shop(database_url) as s:
+        card = s.world.card(
+            "data", [Row("", "Home", tariff("0.01", 10_000, 10_000))], service="data", per=10**6
+        )
+        s.world.sql(
+            "INSERT INTO rate_plan_card (plan_id, position, card_id) VALUES (%s, 99, %s)",
+            s.world.plan_id,
+            card,
+        )
+        rule = {"code": "esim", "service": "data", "units": 5000, "renew": False}
+        s.world.sql(
+            "UPDATE rate_plan SET terms = %s WHERE id = %s",
+            Jsonb({"packages": [rule]}),
+            s.world.plan_id,
+        )
+        await s.parts.directory.load()
+        await active(s)
+        await s.parts.directory.load()
+        spent, _ = s.money()
+        assert await data(s, "first", 4_990_000_000) == 0
+        assert await data(s, "second", 30_000_000) == Decimal("0.20")
+        assert s.money() == (spent + Decimal("0.20"), Decimal(0))
+        assert (await s.supplies.esims.get(ICCID)).bytes_left == 0
+        assert await s.clean()
+
+
+async def data(s: Shop, name: str, used: int) -> Decimal:
+    """A whole data session; what it cost."""
+    charging = s.parts.charging
+    reply, _ = await charging.authorise(
+        switch="ggsn", session_id=name, party="acme", called="internet", service="data",
+        requested_seconds=used,
+    )  # fmt: skip
+    assert reply.granted_seconds == used
+    ended, _ = await charging.stop(switch="ggsn", session_id=name, used_ms=used * 1000)
+    assert isinstance(ended.charge, Decimal)
+    return ended.charge
 
 
 async def test_pay_as_you_go_has_no_volume(database_url: str) -> None:

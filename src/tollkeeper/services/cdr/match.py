@@ -19,7 +19,7 @@ from tollkeeper.bulk.keys import session_keys
 from tollkeeper.bulk.keyset import Keys, KeySet
 from tollkeeper.core.money import ZERO, plain
 from tollkeeper.core.rating import price, seconds_of
-from tollkeeper.core.records import Ending, Leg, Role, Session
+from tollkeeper.core.records import Ending, Leg, Role, Session, Unit
 from tollkeeper.core.usage import Mismatch
 from tollkeeper.services.cdr.records import Ints, Mediated, Noted, Notes
 from tollkeeper.services.cdr.reference import day_of, microseconds
@@ -112,8 +112,10 @@ def compare(
         used = max(session.used_ms, session.assumed_ms)
         correction = None
         if abs(used - duration) > policy.tolerance_ms:
-            expected = ZERO if leg is None else price(leg.pin.tariff, seconds_of(duration))
-            charged = ZERO if leg is None else leg.charged
+            expected = charged = ZERO if leg is None else leg.charged
+            known = leg is None or is_simple(session)
+            if leg is not None and known:
+                expected = price(leg.pin.tariff, seconds_of(duration))
             note = Noted(
                 line=line,
                 kind=Mismatch.DURATION_DIFFERS,
@@ -122,7 +124,7 @@ def compare(
                 customer_id=int(mediated.customer[n]),
                 vendor_id=int(mediated.vendor[n]),
                 expected=f"{used} ms, {plain(charged)}",
-                found=f"{duration} ms, {plain(expected)}",
+                found=f"{duration} ms, {plain(expected) if known else 'to be worked out'}",
                 detail=f"session {session.key}",
                 session_id=session.id,
             )
@@ -133,6 +135,17 @@ def compare(
     return found
 
 
+def is_simple(session: Session) -> bool:
+    """Tell whether a session's charge follows from its duration alone.
+
+    Not so where somebody above it was charged as well, or where tiers, packages or refunds count: what
+    such a call would have cost otherwise is for a person to say, and no correction is made by itself.
+    """
+    return len(session.legs) == 1 and session.legs[0].terms is None and session.refunded_ms == 0
+
+
 def is_same_call(session: Session, start_us: int) -> bool:
     """Tell whether a session and a record with its id can be of one call: their days are close."""
+    if session.unit is not Unit.SECOND:
+        return False
     return abs(day_of(microseconds(session.opened_at)) - day_of(start_us)) <= 1

@@ -138,10 +138,10 @@ LIMIT 1000
 -- name: odd_messages
 WITH step AS (
     SELECT day, session_id, version, message_id, reply->>'id' AS about, reply->>'outcome' AS outcome,
-           coalesce((reply->>'granted_seconds')::integer, 0) AS granted
+           coalesce((reply->>'granted_seconds')::bigint, 0) AS granted
     FROM session_message
 ), chain AS (
-    SELECT step.*, lag(granted, 1, 0) OVER (PARTITION BY day, session_id ORDER BY version) AS granted_before
+    SELECT step.*, lag(granted, 1, 0::bigint) OVER (PARTITION BY day, session_id ORDER BY version) AS granted_before
     FROM step
 ), told AS (
     SELECT day, session_id, count(*) AS steps, min(version) AS first, max(version) AS last,
