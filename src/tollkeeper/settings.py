@@ -182,6 +182,56 @@ class Settings(BaseSettings):
         "them for ever. Hourly sums and the journal are never deleted.",
     )
 
+    radius_auth_listen: str = Field(
+        default="",
+        description="Where RADIUS authentication is listened for: `address:port`, usually port "
+        "1812 (UDP). Empty: not at all, as for all listeners below.",
+    )
+    radius_acct_listen: str = Field(
+        default="", description="Where RADIUS accounting is listened for, usually port 1813 (UDP)."
+    )
+    diameter_listen: str = Field(
+        default="", description="Where Diameter peers connect, usually port 3868 (TCP)."
+    )
+    diameter_tls_listen: str = Field(
+        default="", description="Where Diameter peers connect with TLS, usually port 5868."
+    )
+    diameter_host: str = Field(
+        default="",
+        description="Our Origin-Host; by default the name of this machine.",
+    )
+    diameter_realm: str = Field(
+        default="", description="Our Origin-Realm; by default what follows the first dot of it."
+    )
+    smpp_listen: str = Field(
+        default="", description="Where ESMEs bind by SMPP, usually port 2775 (TCP)."
+    )
+    smpp_tls_listen: str = Field(
+        default="", description="Where ESMEs bind by SMPP with TLS, usually port 3550."
+    )
+    sip_listen: str = Field(
+        default="", description="Where the SIP redirect server listens, usually port 5060 (UDP)."
+    )
+    agi_listen: str = Field(
+        default="", description="Where Asterisk connects by FastAGI, usually port 4573 (TCP)."
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of the TLS listeners."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file with its private key.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities whose client certificates are demanded by the "
+        "TLS listeners; without it none are.",
+    )
+    network_queue_max: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Requests of one protocol that may be under way in a process. New calls above "
+        "it are turned away; messages of calls that are up may be a quarter more, ends half more.",
+    )
+
     @property
     def spool_path(self) -> Path:
         """The spool folder, set or by default."""
@@ -191,6 +241,22 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
+
+    @field_validator(
+        "radius_auth_listen",
+        "radius_acct_listen",
+        "diameter_listen",
+        "diameter_tls_listen",
+        "smpp_listen",
+        "smpp_tls_listen",
+        "sip_listen",
+        "agi_listen",
+    )
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value:
+            listen_address(value)
+        return value
 
     @field_validator("usage_keep_days")
     @classmethod
@@ -219,6 +285,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Split ``address:port`` (``[::1]:1812`` for IPv6).
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be address:port, such as 127.0.0.1:1812")
+    return host, int(port)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import structlog
 from prometheus_client import (
@@ -193,6 +194,83 @@ _REFUSALS = counter("refusals", "Calls refused at authorisation, by reason.", ["
 def count_refusal(reason: str) -> None:
     """Note a call that was refused, by the code of the reason."""
     _REFUSALS.labels(reason).inc()
+
+
+_PEER_REQUESTS = counter(
+    "peer_requests",
+    "Requests of peers, by what became of them.",
+    ["peer", "protocol", "action", "outcome"],
+)
+_PEER_REFUSALS = counter(
+    "peer_refusals", "Calls and messages refused, by reason.", ["peer", "reason"]
+)
+_PEER_SECONDS = histogram("peer_seconds", "Time to decide a peer's request.", ["peer", "protocol"])
+_PEER_FAULTS = counter(
+    "peer_faults",
+    "What peers sent that was not taken, or sent twice: malformed, duplicate, wrong_secret ...",
+    ["peer", "protocol", "fault"],
+)
+_PEERS_UP = gauge("peer_connections", "Connections that are up.", ["peer", "protocol"])
+_PEERS_MAX = 1000
+"""Peers that have numbers of their own; those beyond share one name."""
+_LOG_AGAIN_SECONDS = 300.0
+
+
+class PeerMeter:
+    """The numbers of one peer; ``peer`` "" is whoever is not known.
+
+    ``fault`` counts every one and logs the first of a kind, and again when five minutes have passed.
+    """
+
+    _made: ClassVar[dict[tuple[str, str], PeerMeter]] = {}
+
+    def __init__(self, peer: str, protocol: str) -> None:
+        self._labels = (peer, protocol)
+        self._seconds = _PEER_SECONDS.labels(peer, protocol)
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+        self._faults: dict[str, Counter] = {}
+        self._logged: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, peer: str, protocol: str) -> PeerMeter:
+        """The meter of a peer for a protocol."""
+        made = cls._made.get((peer, protocol))
+        if made is None:
+            if len(cls._made) >= _PEERS_MAX:
+                peer = "others"
+            made = cls._made.setdefault((peer, protocol), cls(peer, protocol))
+        return made
+
+    def request(self, action: str, outcome: str, seconds: float) -> None:
+        """Note one request: authorise, start ...; granted, refused, busy ...; seconds to decide it."""
+        made = self._outcomes.get((action, outcome))
+        if made is None:
+            made = _PEER_REQUESTS.labels(*self._labels, action, outcome)
+            self._outcomes[action, outcome] = made
+        made.inc()
+        self._seconds.observe(seconds)
+
+    def refusal(self, reason: str) -> None:
+        """Note why something was refused."""
+        _PEER_REFUSALS.labels(self._labels[0], reason).inc()
+
+    def fault(self, fault: str, detail: str = "", *, log: bool = True) -> None:
+        """Note what was wrong with a message (few words: malformed, duplicate, unknown_peer ...)."""
+        made = self._faults.get(fault)
+        if made is None:
+            made = self._faults[fault] = _PEER_FAULTS.labels(*self._labels, fault)
+        made.inc()
+        now = time.monotonic()
+        if log and now - self._logged.get(fault, -_LOG_AGAIN_SECONDS) >= _LOG_AGAIN_SECONDS:
+            self._logged[fault] = now
+            peer, protocol = self._labels
+            logger("peers").warning(
+                f"peer.{fault}", peer=peer or "unknown", protocol=protocol, detail=detail
+            )
+
+    def connected(self, change: int) -> None:
+        """Note that a connection came (+1) or went (-1)."""
+        _PEERS_UP.labels(*self._labels).inc(change)
 
 
 _BATCH_SIZE = histogram("lane_batch_size", "Operations in a batch.", buckets=BATCH_BUCKETS)

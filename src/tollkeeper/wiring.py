@@ -19,6 +19,7 @@ from tollkeeper.gateways.supplier import Suppliers
 from tollkeeper.jobs.alerts import AlertJobs
 from tollkeeper.jobs.terms import WalletTerms
 from tollkeeper.jobs.timers import Timers
+from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.lane import Lane
@@ -33,6 +34,7 @@ from tollkeeper.telemetry import configure_logging
 if TYPE_CHECKING:
     from tollkeeper.servers.api.context import Services
     from tollkeeper.servers.application import Application, Parts
+    from tollkeeper.servers.network import Network
     from tollkeeper.services.cdr.prepare import LoadPolicy
 
 Clock = Callable[[], datetime]
@@ -72,6 +74,7 @@ class Runtime:
     charging: Charging
     timers: Timers
     clock: Clock
+    board: Switchboard
 
 
 @contextmanager
@@ -149,6 +152,9 @@ async def open_runtime(
     directory.on_meters = lane.forget_meters
     gateway = kill or HttpKill()
     timers = Timers(database=database, lane=lane, kill=gateway, clock=clock)
+    charging = Charging(lane, directory, database, clock)
+    board = Switchboard(charging=charging, directory=directory, database=database, clock=clock)
+    timers.switches = board
     terms = WalletTerms(database=database, clock=clock)
     alerts = AlertJobs(database=database, clock=clock)
     lane.start()
@@ -158,9 +164,7 @@ async def open_runtime(
         terms.start()
         alerts.start()
     try:
-        yield Runtime(
-            database, directory, lane, Charging(lane, directory, database, clock), timers, clock
-        )
+        yield Runtime(database, directory, lane, charging, timers, clock, board)
     finally:
         await alerts.stop()
         await terms.stop()
@@ -171,6 +175,23 @@ async def open_runtime(
         await database.close()
         # At the end of the process all is let go; what stays set aside is complained of as leaked.
         gc.unfreeze()
+
+
+@asynccontextmanager
+async def open_network(runtime: Runtime, settings: Settings) -> AsyncIterator[Network]:
+    """Listen where the settings say so and connect to switches, until the block ends.
+
+    Raises:
+        SetupError: an address cannot be listened on.
+    """
+    from tollkeeper.servers.network import Network
+
+    network = Network(runtime.board, settings)
+    await network.start()
+    try:
+        yield network
+    finally:
+        await network.stop()
 
 
 @asynccontextmanager
@@ -240,6 +261,7 @@ async def open_services(
             worker,
             bringing,
             supplies,
+            runtime.board,
         )
 
 
@@ -264,6 +286,7 @@ def application(clock: Clock = system_clock) -> Application:
         async with (
             open_runtime(url, settings, clock=clock) as runtime,
             open_services(runtime, settings) as services,
+            open_network(runtime, settings),
         ):
             yield ChargingApp(runtime.charging, runtime.directory), create_app(services)
 

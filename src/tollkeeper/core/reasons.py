@@ -31,6 +31,13 @@ class Reason(StrEnum):
     UPSTREAM = "upstream_refused"
     CARD_EXPIRED = "card_expired"
     SUPPLIER_REFUSED = "supplier_refused"
+    UNKNOWN_CUSTOMER = "unknown_customer"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 (a reason, no password)
+    INVALID_NUMBER = "invalid_number"
+    BUSY = "busy"
+    UNKNOWN_SESSION = "unknown_session"
+    NO_ROUTE = "no_route"
+    ID_REUSED = "id_reused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +90,19 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.UPSTREAM: Meaning("The call cannot be carried at the moment.", 403, 21, 4010),
     Reason.CARD_EXPIRED: Meaning("The calling card is no longer valid.", 403, 21, 4010),
     Reason.SUPPLIER_REFUSED: Meaning("The supplier refused the order.", 503, 38, 4010),
+    Reason.UNKNOWN_CUSTOMER: Meaning("Nobody is known by what the switch says.", 403, 21, 5030),
+    Reason.WRONG_PASSWORD: Meaning("The user name or its password is wrong.", 403, 21, 5030),
+    Reason.INVALID_NUMBER: Meaning("This number cannot be called as it is written.", 484, 28, 5031),
+    Reason.BUSY: Meaning(
+        "Nothing can be charged at the moment; another server may help.",
+        503,
+        42,
+        3004,
+        stop_hunting=False,
+    ),
+    Reason.UNKNOWN_SESSION: Meaning(
+        "No such session is known.", 481, 102, 5002, stop_hunting=False
+    ),
+    Reason.ID_REUSED: Meaning("Another call that is up has this id.", 482, 25, 5012),
+    Reason.NO_ROUTE: Meaning("Nobody carries calls to this destination.", 404, 3, 4010),
 }

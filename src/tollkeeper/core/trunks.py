@@ -8,7 +8,7 @@ says most wins.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -116,6 +116,14 @@ def choose(fitting: Sequence[Candidate]) -> tuple[Trunk, ...]:
         return ()
     best = [one.trunk for one in fitting if one.score == fitting[0].score]
     return (best[0],) if len({trunk.party_id for trunk in best}) == 1 else tuple(best)
+
+
+def rules_of(trunk: Trunk, party: DialRules) -> DialRules:
+    """How numbers on a trunk are written: by its own rules, else by its party's; its tech prefix goes."""
+    own = party if trunk.rules == DEFAULT_RULES else trunk.rules
+    if not trunk.tech_prefix:
+        return own
+    return replace(own, tech_prefix=trunk.tech_prefix, tech_prefix_required=False)
 
 
 def check_address(text: str) -> str:

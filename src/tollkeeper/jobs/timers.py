@@ -7,8 +7,9 @@ opened a session: a killed server's sessions are closed by whoever is left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
@@ -36,6 +37,35 @@ ATTEMPT_KEEP = timedelta(days=1)
 _log = structlog.get_logger()
 
 
+class Switches(Protocol):
+    """The switches that are connected to this process; those of other processes are left to them."""
+
+    def elsewhere(self) -> Iterable[str]:
+        """Codes of switches that only another process, or nobody at present, is connected to."""
+
+    def knows(self, switch: str) -> bool:
+        """Tell whether calls of a switch are ended by :meth:`end`, not at its HTTP address."""
+
+    async def end(self, switch: str, call_id: str, reason: str) -> None:
+        """Ask for the end of a call; raises KillFailed where that was not taken."""
+
+
+class NoSwitches:
+    """Nothing is connected."""
+
+    def elsewhere(self) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def knows(self, switch: str) -> bool:  # noqa: ARG002 (called by name)
+        """Not any."""
+        return False
+
+    async def end(self, switch: str, call_id: str, reason: str) -> None:
+        """Never asked."""
+        raise KillFailed(f"switch {switch} is not connected ({call_id}, {reason})")
+
+
 class Timers:
     """The jobs of one process."""
 
@@ -46,6 +76,7 @@ class Timers:
         self._lane = lane
         self._kill = kill
         self._clock = clock
+        self.switches: Switches = NoSwitches()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, *, tick: float = 0.5) -> None:
@@ -94,7 +125,9 @@ class Timers:
         The rows stay locked while they are delivered, so two processes do not send the same.
         """
         async with self._database.write() as connection:
-            rows = await outbox.take_due(connection, self._clock(), OUTBOX_BATCH)
+            rows = await outbox.take_due(
+                connection, self._clock(), OUTBOX_BATCH, but=self.switches.elsewhere()
+            )
             for row in rows:
                 await self._deliver(connection, row)
         return len(rows) == OUTBOX_BATCH
@@ -108,19 +141,22 @@ class Timers:
             await outbox.mark_done(connection, row.id, now)
             return
         switch, _, session_id = str(row.payload["key"]).partition("/")
-        target = await outbox.read_switch(connection, switch)
-        if target is None:
-            await outbox.mark_done(connection, row.id, now, f"switch {switch} has no kill address")
-            return
         try:
-            await self._kill.kill(
-                url=target.kill_url,
-                secret=target.secret,
-                message_id=f"msg_{row.id}",
-                at=now,
-                session_id=session_id,
-                reason=row.detail,
-            )
+            if self.switches.knows(switch):
+                await self.switches.end(switch, session_id, row.detail)
+            elif (target := await outbox.read_switch(connection, switch)) is not None:
+                await self._kill.kill(
+                    url=target.kill_url,
+                    secret=target.secret,
+                    message_id=f"msg_{row.id}",
+                    at=now,
+                    session_id=session_id,
+                    reason=row.detail,
+                )
+            else:
+                note = f"switch {switch} has no kill address"
+                await outbox.mark_done(connection, row.id, now, note)
+                return
         except KillFailed as error:
             if row.attempts + 1 >= KILL_ATTEMPTS:
                 _log.error("kill.given_up", switch=switch, session=session_id, error=str(error))

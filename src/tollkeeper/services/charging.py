@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from tollkeeper.core.messages import segments as segments_of
-from tollkeeper.core.numbering import normalise
+from tollkeeper.core.numbering import DialRules, normalise
 from tollkeeper.core.plans import Question
 from tollkeeper.core.rating import SECONDS_MAX, UNITS_MAX
 from tollkeeper.core.reasons import Reason
@@ -95,11 +95,13 @@ class Charging:
         lrn: str = "",
         network: str = "",
         scope: int | None = None,
+        rules: DialRules | None = None,
     ) -> tuple[Reply, bool]:
         """Decide whether a session may proceed and hold the money for its first slice.
 
         ``requested_seconds`` are units of the service (bytes of data), 300 seconds or 10,000,000 bytes if
-        left out. ``start_expected`` False: usage begins at once, as it does for all but calls.
+        left out. ``start_expected`` False: usage begins at once, as it does for all but calls. ``rules`` tell
+        how the number is written where that is not the party's way (its trunk's).
         Returns the answer and whether it is a stored one. A refusal is an answer, not an error.
 
         Raises:
@@ -108,7 +110,9 @@ class Charging:
         """
         entry = self.party(party, scope)
         sold = service_of(service)
-        question = question_of(entry, Use(party, called, service, caller, lrn, network))
+        question = question_of(
+            entry, Use(party, called, service, caller, lrn, network), rules=rules
+        )
         slice_ = sold.slice if requested_seconds is None else requested_seconds
         starts = sold.unit is Unit.SECOND if start_expected is None else start_expected
         found = await self._offers.offers(entry, question, self._clock())
@@ -242,6 +246,7 @@ class Charging:
         share: tuple[int, int] | None = None,
         once: bool = False,
         scope: int | None = None,
+        rules: DialRules | None = None,
     ) -> tuple[Reply, bool]:
         """Charge a one-shot use at once, all of its units or none: a message, a lookup, a fee.
 
@@ -260,7 +265,7 @@ class Charging:
         if once and (stored := await self._stored(key)) is not None:
             return stored, True
         use = Use(party, called, service, caller, lrn, network)
-        question = question_of(entry, use, fixed)
+        question = question_of(entry, use, fixed, rules=rules)
         now = self._clock()
         if fixed is None:
             found = await self._offers.offers(entry, question, now)
@@ -426,8 +431,10 @@ class Charging:
         return found
 
 
-def question_of(entry: PartyEntry, use: Use, fixed: Fixed | None = None) -> Question:
-    """What is to be priced, with numbers as E.164 digits.
+def question_of(
+    entry: PartyEntry, use: Use, fixed: Fixed | None = None, *, rules: DialRules | None = None
+) -> Question:
+    """What is to be priced, with numbers as E.164 digits; ``rules`` in the place of the party's own.
 
     A caller's number that is none counts as no number: it must not keep a call from being made.
 
@@ -436,8 +443,9 @@ def question_of(entry: PartyEntry, use: Use, fixed: Fixed | None = None) -> Ques
     """
     if fixed is not None or not takes_number(use.service):
         return Question(use.service, use.called.strip(), network=use.network)
-    number = normalise(use.called, entry.dial_rules)
-    caller, rules = "", entry.dial_rules
+    rules = entry.dial_rules if rules is None else rules
+    number = normalise(use.called, rules)
+    caller = ""
     if use.caller:
         if rules.tech_prefix:
             # It stands in front of the called number only.

@@ -20,17 +20,21 @@ from tollkeeper.core.records import Limits
 from tollkeeper.core.tariff import Card
 from tollkeeper.errors import Busy, NotFound
 from tollkeeper.services.fx_book import KEPT_DAYS, FxBook
+from tollkeeper.services.peer_book import PeerBook
 from tollkeeper.services.plan_book import Names, compile_plans
 from tollkeeper.services.tasks import end
 from tollkeeper.store.db import OPTIONS, Connection, Database
 from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties
 from tollkeeper.store.fx import read_places, read_recent
+from tollkeeper.store.peers import read_credentials, read_peers
 from tollkeeper.store.plans import read_card_rows, read_plan_rows, read_profiles, read_zones
 from tollkeeper.store.rates import active_versions, load_card
+from tollkeeper.store.reference import read_trunks
 
 REFRESH_SECONDS = 30.0
 NOBODY = Limits(suspended=True)
 RATE_NOTICES = frozenset(("card", "plan", "zone", "profile"))
+PEER_NOTICES = frozenset(("peer", "trunk", "credential"))
 LEVELS_MAX = 64
 """Parties above one another; the database keeps cycles out, this keeps a half-read tree from looping."""
 _log = structlog.get_logger()
@@ -50,11 +54,14 @@ class Directory:
         self._fx = FxBook()
         self._places: Mapping[str, str] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        self.peers = PeerBook()
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self.on_wallets: Callable[[list[int]], None] = lambda _ids: None
         self.on_meters: Callable[[list[int]], None] = lambda _ids: None
         self.on_rates: Callable[[], None] = lambda: None
+        self.on_party: Callable[[int], None] = lambda _id: None
+        self.on_peers: Callable[[], None] = lambda: None
 
     # --- asked on every call ---------------------------------------------------------------------
 
@@ -169,6 +176,7 @@ class Directory:
             self._by_code = {entry.code: entry for entry in parties}
             self._forget_lines()
             self._keys = await read_keys(connection)
+            await self._load_peers(connection)
             if not small:
                 await self._load_fx(connection)
                 self._places = await read_places(connection)
@@ -187,12 +195,24 @@ class Directory:
                 await self._load_fx(connection)
             elif kind == "nanp":
                 self._places = await read_places(connection)
+            elif kind in PEER_NOTICES:
+                await self._load_peers(connection)
             elif kind in RATE_NOTICES:
                 await self._load_rates(connection)
 
     async def _load_fx(self, connection: Connection) -> None:
         since = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
         self._fx = FxBook(await read_recent(connection, since))
+
+    async def _load_peers(self, connection: Connection) -> None:
+        before = self.peers.peers
+        self.peers = PeerBook(
+            await read_peers(connection),
+            await read_trunks(connection),
+            await read_credentials(connection),
+        )
+        if self.peers.peers != before:
+            self.on_peers()
 
     def _forget_lines(self) -> None:
         self._chains = {}
@@ -209,6 +229,7 @@ class Directory:
             self.on_wallets(list(entry.wallets.values()))
         # Whoever is below may have another line now, too; lines are made again as they are asked for.
         self._forget_lines()
+        self.on_party(id_)
 
     async def _load_rates(self, connection: Connection) -> None:
         versions = await active_versions(connection)

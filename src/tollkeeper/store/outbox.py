@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -31,9 +32,15 @@ class SwitchRow:
     secret: str
 
 
-async def take_due(connection: Connection, now: datetime, limit: int) -> list[OutboxRow]:
-    """Lock rows that are due; other processes pass over them until this transaction ends."""
-    rows = await (await connection.execute(_SQL["due"], (now, limit))).fetchall()
+async def take_due(
+    connection: Connection, now: datetime, limit: int, *, but: Iterable[str] = ()
+) -> list[OutboxRow]:
+    """Lock rows that are due; other processes pass over them until this transaction ends.
+
+    Requests to end calls at the switches ``but`` are left where they are.
+    """
+    values = {"now": now, "limit": limit, "but": list(but)}
+    rows = await (await connection.execute(_SQL["due"], values)).fetchall()
     return [OutboxRow(**row) for row in rows]
 
 

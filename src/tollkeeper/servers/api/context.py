@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from tollkeeper.errors import Busy
 
 if TYPE_CHECKING:
+    from tollkeeper.servers.switchboard import Switchboard
     from tollkeeper.services.cdr.brought import Bringing
     from tollkeeper.services.cdr.worker import Worker
     from tollkeeper.services.charging import Charging
@@ -26,7 +27,7 @@ class Services:
     """The use cases' dependencies in one process; ``clock`` gives the time in UTC.
 
     Without a ``spool`` no files are taken, and without ``worker`` and ``bringing`` none are loaded;
-    without ``supplies`` nothing is bought from suppliers.
+    without ``supplies`` nothing is bought from suppliers, without ``board`` no switch speaks with us.
     """
 
     database: Database
@@ -37,6 +38,7 @@ class Services:
     worker: Worker | None = None
     bringing: Bringing | None = None
     supplies: Supplies | None = None
+    board: Switchboard | None = None
 
 
 def services_of(request: Request) -> Services:

@@ -8,7 +8,7 @@ force then, and for calls before the first one, the first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tollkeeper.bulk.book import CardSpan, RateBook
 from tollkeeper.core.fx import MAX_AGE_DAYS
 from tollkeeper.core.numbering import DialRules
-from tollkeeper.core.trunks import Trunk, Trunks
+from tollkeeper.core.trunks import Trunk, Trunks, rules_of
 from tollkeeper.core.usage import DAY_MICROSECONDS
 from tollkeeper.errors import NotFound
 from tollkeeper.services.fx_book import FxBook
@@ -84,12 +84,7 @@ class Reference:
     def rules_of(self, trunk: Trunk) -> DialRules:
         """How numbers of a trunk are written: its own rules, else its party's."""
         party = self.parties.get(trunk.party_id)
-        own = trunk.rules
-        if own == DialRules() and party is not None:
-            own = party.dial_rules
-        if trunk.tech_prefix:
-            own = replace(own, tech_prefix=trunk.tech_prefix, tech_prefix_required=False)
-        return own
+        return rules_of(trunk, party.dial_rules if party is not None else trunk.rules)
 
     def plan_of(self, party_id: int, side: str, service: str) -> int:
         """The place in the book of a party's plan; -1 where it has no card for the service."""

@@ -1,6 +1,8 @@
 -- name: due
 SELECT id, kind, session_id::text AS session_id, detail, payload, attempts, at FROM outbox
-WHERE done_at IS NULL AND next_at <= %s ORDER BY next_at LIMIT %s FOR UPDATE SKIP LOCKED
+WHERE done_at IS NULL AND next_at <= %(now)s
+  AND NOT (kind = 'session.kill' AND split_part(payload->>'key', '/', 1) = ANY (%(but)s::text[]))
+ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: done
 UPDATE outbox SET done_at = %s, last_error = %s, attempts = attempts + 1 WHERE id = %s
