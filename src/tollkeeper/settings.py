@@ -210,7 +210,12 @@ class Settings(BaseSettings):
         default="", description="Where ESMEs bind by SMPP with TLS, usually port 3550."
     )
     sip_listen: str = Field(
-        default="", description="Where the SIP redirect server listens, usually port 5060 (UDP)."
+        default="", description="Where the SIP redirect server listens, usually port 5060 (UDP and TCP)."
+    )
+    sip_unknown: Literal["drop", "refuse"] = Field(
+        default="drop",
+        description="What SIP requests from addresses of no peer get: `drop` is silence, `refuse` "
+        "is 403.",
     )
     agi_listen: str = Field(
         default="", description="Where Asterisk connects by FastAGI, usually port 4573 (TCP)."

@@ -16,9 +16,11 @@ from tollkeeper.core.records import Policy, SilentTail
 from tollkeeper.errors import SetupError
 from tollkeeper.gateways.kill import HttpKill, KillGateway
 from tollkeeper.gateways.supplier import Suppliers
+from tollkeeper.gateways.webhook import HttpWebhook, WebhookGateway
 from tollkeeper.jobs.alerts import AlertJobs
 from tollkeeper.jobs.terms import WalletTerms
 from tollkeeper.jobs.timers import Timers
+from tollkeeper.jobs.webhooks import WebhookJobs
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
@@ -73,6 +75,7 @@ class Runtime:
     lane: Lane
     charging: Charging
     timers: Timers
+    events: WebhookJobs
     clock: Clock
     board: Switchboard
 
@@ -123,6 +126,7 @@ async def open_runtime(
     policy: Policy | None = None,
     jobs: bool = True,
     kill: KillGateway | None = None,
+    webhook: WebhookGateway | None = None,
     optimistic: bool = True,
 ) -> AsyncIterator[Runtime]:
     """Build and start a process's parts on a migrated database; stop them when the block ends.
@@ -157,15 +161,18 @@ async def open_runtime(
     timers.switches = board
     terms = WalletTerms(database=database, clock=clock)
     alerts = AlertJobs(database=database, clock=clock)
+    events = WebhookJobs(database=database, gateway=webhook or HttpWebhook(), clock=clock)
     lane.start()
     directory.start()
     if jobs:
         timers.start()
         terms.start()
         alerts.start()
+        events.start()
     try:
-        yield Runtime(database, directory, lane, charging, timers, clock, board)
+        yield Runtime(database, directory, lane, charging, timers, events, clock, board)
     finally:
+        await events.stop()
         await alerts.stop()
         await terms.stop()
         await timers.stop()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.core.messages import TEXT_MAX, Segments, segments
+from tollkeeper.core.messages import TEXT_MAX, Segments, coded_segments, segments
 from tollkeeper.errors import InvalidInput
 
 THUMB = "\U0001f44d"
@@ -105,3 +105,42 @@ def test_segments_agree_with_cutting_the_text(text: str) -> None:
 @given(st.text(max_size=400), st.text(max_size=40))
 def test_a_longer_text_is_never_fewer_segments(text: str, more: str) -> None:
     assert segments(text + more).segments >= segments(text).segments
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sizes", "header", "count"),
+    [
+        ("gsm7", 160, 0, 1),
+        ("gsm7", 161, 0, 2),
+        ("gsm7", [1] * 152 + [2] + [1] * 152, 0, 3),
+        ("ucs2", 70, 0, 1),
+        ("ucs2", [2] * 36, 0, 2),
+        ("octets", 140, 0, 1),
+        ("octets", 141, 0, 2),
+        ("octets", 134, 6, 1),
+        ("octets", 0, 140, 1),
+        # room for one octet in each part
+        ("octets", 200, 134, 200),
+    ],
+)
+def test_coded_texts_come_out_as_by_hand(
+    encoding: str, sizes: list[int] | int, header: int, count: int
+) -> None:
+    assert coded_segments(encoding, sizes, header) == count
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sizes", "header"),
+    [
+        ("octets", 0, 141),
+        ("octets", 2, 139),
+        ("octets", 256, 134),
+        ("ucs2", [2, 2], 134),
+        ("gsm7", 153 * 255 + 1, 0),
+    ],
+)
+def test_a_coded_text_without_room_is_refused(
+    encoding: str, sizes: list[int] | int, header: int
+) -> None:
+    with pytest.raises(InvalidInput, match="does not fit into 255 segments"):
+        coded_segments(encoding, sizes, header)

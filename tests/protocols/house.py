@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support import Customer, World, settings
 from tollkeeper.core.records import Policy
+from tollkeeper.servers.network import Network
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.store.peers import Peer
 from tollkeeper.wiring import Runtime, open_network, open_runtime
@@ -24,6 +25,13 @@ class House:
         self._policy = policy
         self._stack = AsyncExitStack()
         self._parts: Runtime | None = None
+        self._network: Network | None = None
+
+    @property
+    def network(self) -> Network:
+        """The listeners and agents that run now."""
+        assert self._network is not None, "the house is not open"
+        return self._network
 
     @property
     def parts(self) -> Runtime:
@@ -43,11 +51,11 @@ class House:
         self._parts = await self._stack.enter_async_context(
             open_runtime(self.url, made, policy=self._policy, jobs=True)
         )
-        await self._stack.enter_async_context(open_network(self._parts, made))
+        self._network = await self._stack.enter_async_context(open_network(self._parts, made))
 
     async def stop(self) -> None:
         """End."""
-        self._parts = None
+        self._parts = self._network = None
         await self._stack.aclose()
 
     async def restart(self) -> None:

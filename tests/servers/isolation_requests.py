@@ -17,6 +17,7 @@ CARD = {"code": "{card}"}
 VERSION = {**CARD, "version": "1"}
 PLAN = {"code": "{plan}"}
 CALL = {"session_id": "{call}"}
+HOOK = {"code": "{mark}-hook"}
 
 OPEN: dict[str, Request] = {
     "list_parties": ({}, {}, None),
@@ -145,6 +146,25 @@ OPEN: dict[str, Request] = {
     "list_commitments": ({}, {}, None),
     "list_purchases": ({}, {}, None),
     "get_purchase": ({"order_id": "none"}, {}, None),
+    "create_webhook": (
+        {},
+        {},
+        {
+            "code": "nh",
+            "url": "https://b.example/",
+            "events": ["session.ended"],
+            "party": "{party}",
+        },
+    ),
+    "list_webhooks": ({}, {}, None),
+    "get_webhook": (HOOK, {}, None),
+    "change_webhook": (HOOK, {}, {"enabled": True}),
+    "delete_webhook": ({"code": "nh"}, {}, None),
+    "rotate_webhook_secret": (HOOK, {}, {}),
+    "try_webhook": (HOOK, {}, None),
+    "list_deliveries": (HOOK, {}, None),
+    "redeliver": ({**HOOK, "delivery_id": "1"}, {}, None),
+    "stream_events": ({}, {"seconds": "0", "after": "0"}, None),
     # the charging routes
     "authorise": (
         {},
@@ -213,6 +233,9 @@ CLOSED = frozenset(
         "change_supplier",
         "delete_supplier",
         "try_supplier",
+        "ask_dialplan",
+        "settle_cdr",
+        "take_cdr",
         "get_switch",
         "set_switch",
         "delete_switch",
@@ -221,6 +244,16 @@ CLOSED = frozenset(
         "get_trunk",
         "change_trunk",
         "delete_trunk",
+        "create_peer",
+        "list_peers",
+        "get_peer",
+        "change_peer",
+        "delete_peer",
+        "create_credential",
+        "list_credentials",
+        "get_credential",
+        "change_credential",
+        "delete_credential",
     )
 )
 """The operator's own."""

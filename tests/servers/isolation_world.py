@@ -128,6 +128,29 @@ def _plant_rest(world: World, made: dict[str, Customer]) -> None:
             f"{mine}-hours", f"{mine} hours", owner_id,
             Jsonb([]),
         )  # fmt: skip
+        hook = world.one(
+            "INSERT INTO webhook (code, party_id, url, secret, events)"
+            " VALUES (%s, %s, %s, 'whsec_zzsecret', '{session.ended}') RETURNING id",
+            f"{mine}-hook", owner_id, f"https://{mine}.example/",
+        )  # fmt: skip
+        world.sql(
+            "INSERT INTO webhook_delivery (webhook_id, feed_id, at, kind, body, next_at)"
+            " VALUES (%s, 1, now(), 'session.ended', %s, now())",
+            hook, f"{mine} body",
+        )  # fmt: skip
+    for code in ("ca", "cs", "zzcb"):
+        payload = {"party": code, "session_id": code, "legs": [
+            {"party_id": made[leg].id, "party": leg, "currency": "USD", "charge": charge}
+            for leg, charge in ((code, "1"), ("zzrb", NUMBERS[0]), ("zzoper", NUMBERS[2]))
+        ]}  # fmt: skip
+        world.sql(
+            "INSERT INTO feed (at, kind, party_id, switch, payload)"
+            " VALUES (now(), 'session.ended', %s, 'sw1', %s)",
+            made[code].id, Jsonb(payload),
+        )  # fmt: skip
+    world.sql(
+        "INSERT INTO feed (at, kind, payload) VALUES (now(), 'wallet.alert', %s)", Jsonb({"zz": 1})
+    )
     batch = world.one(
         "INSERT INTO cdr_batch (kind, at, switch, records, rated) VALUES ('load', now(), 'zzsw', 2, 2) RETURNING id"
     )

@@ -209,7 +209,7 @@ async def test_refunds_of_what_is_not_there_or_not_closed_are_problems(wire: Wir
     await wire.ok("sessions", session_id="up", party="acme", called=UK_FIXED)
     status, _ = await wire.problem("events/up/refund")
     assert status == 409
-    assert (await wire.ask("events", method="GET")).status_code == 405
+    assert (await wire.ask("events", method="PUT")).status_code == 405
     assert (await wire.ask("events/a/b/refund")).status_code == 404
 
 

@@ -294,6 +294,9 @@ SEEN = {
     "zone": "SELECT code FROM zone ORDER BY 1",
     "time_profile": "SELECT code FROM time_profile ORDER BY 1",
     "api_key": "SELECT name FROM api_key ORDER BY 1",
+    "webhook": "SELECT code FROM webhook ORDER BY 1",
+    "webhook_delivery": "SELECT body FROM webhook_delivery ORDER BY 1",
+    "feed": "SELECT payload->>'party' FROM feed ORDER BY 1",
     "commission_run": "SELECT p.code FROM commission_run r LEFT JOIN party p ON p.id = r.party_id ORDER BY 1",
 }  # fmt: skip
 
@@ -319,6 +322,9 @@ EXPECTED: dict[str, list[Any]] = {
     "zone": ["ra-zone"],
     "time_profile": ["ra-hours"],
     "api_key": ["ca key", "ra key", "rs key"],
+    "webhook": ["ra-hook"],
+    "webhook_delivery": ["ra body"],
+    "feed": ["ca", "cs"],
     "commission_run": ["ca", "cs", "ra", "rs"],
 }
 
@@ -351,6 +357,12 @@ async def test_in_its_role_a_party_reads_the_rows_of_its_subtree_only(api: Api) 
         "SELECT * FROM cdr_file",
         "SELECT * FROM audit",
         "SELECT * FROM outbox",
+        "INSERT INTO outbox (at, kind, next_at) VALUES (now(), 'session.kill', now())",
+        "SELECT * FROM outbox_unfed",
+        "SELECT * FROM feed_interest",
+        "SELECT secret FROM webhook",
+        "SELECT old_secret FROM webhook",
+        "INSERT INTO feed (at, kind) VALUES (now(), 'session.kill')",
         "SELECT * FROM commission_rule",
         "UPDATE party SET overcommit = 9",
         "UPDATE party SET code = 'x'",

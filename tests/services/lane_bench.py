@@ -62,6 +62,10 @@ class Bench:
         """As the lane asks."""
         return (party_id,)
 
+    def hears_ended(self, party_id: int) -> bool:  # noqa: ARG002 (called by name)
+        """As the lane asks: nobody listens."""
+        return False
+
     async def send(
         self, command: Command, message_id: str = "", lane: int = 0
     ) -> tuple[Reply, bool]:

@@ -12,7 +12,8 @@ import pytest
 from tests.support import Customer, Row, World, runtime, tariff
 from tollkeeper.core.records import Outcome, Reply, Unit
 from tollkeeper.errors import InvalidInput
-from tollkeeper.services.charging import WRAP_32, Use
+from tollkeeper.services.charging import WRAP_32
+from tollkeeper.services.uses import Use
 from tollkeeper.services.verify import verify
 
 MB = 1_000_000

@@ -14,8 +14,8 @@ from psycopg.types.json import Jsonb
 from tests.support import Customer, Row, World, runtime, tariff
 from tollkeeper.core.records import Outcome, Reply, Unit
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
-from tollkeeper.services.charging import Use
 from tollkeeper.services.offers import Fixed
+from tollkeeper.services.uses import Use
 from tollkeeper.services.verify import verify
 
 MOBILE = "447700900123"

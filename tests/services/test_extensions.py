@@ -15,8 +15,8 @@ from tollkeeper.core.reasons import Reason
 from tollkeeper.core.records import Outcome
 from tollkeeper.errors import Forbidden, InvalidInput
 from tollkeeper.services import parties, tree, wallets
-from tollkeeper.services.charging import Use
 from tollkeeper.services.parties import Party
+from tollkeeper.services.uses import Use
 
 D = Decimal
 

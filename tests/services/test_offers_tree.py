@@ -12,7 +12,7 @@ import pytest
 from tests.support import Customer, Row, World, runtime, tariff, until
 from tollkeeper.core.records import Outcome, Reply, Role
 from tollkeeper.errors import NotFound
-from tollkeeper.services.charging import Use
+from tollkeeper.services.uses import Use
 from tollkeeper.services.verify import verify
 
 PARIS = "33145678901"

@@ -107,6 +107,10 @@ class Directory:
         """As the lane asks."""
         return (party_id,)
 
+    def hears_ended(self, party_id: int) -> bool:  # noqa: ARG002 (called by name)
+        """As the lane asks: nobody listens."""
+        return False
+
 
 class Node:
     """One process. ``crash`` ends it at whatever await it stands; ``begin`` starts it afresh."""

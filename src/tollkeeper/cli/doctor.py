@@ -9,10 +9,13 @@ from rich.text import Text
 from tollkeeper.cli.common import console
 from tollkeeper.errors import SetupError
 from tollkeeper.services.doctor import Check, Level, check_database, check_machine
+from tollkeeper.services.probe_network import check_network
 from tollkeeper.settings import load_settings
 from tollkeeper.telemetry import configure_logging
 from tollkeeper.wiring import database_url
 
+NEEDED = frozenset(("database", "schema", "migrations"))
+"""Without these the peers cannot be read."""
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
@@ -31,6 +34,8 @@ def doctor() -> int:
     try:
         with database_url(settings) as url:
             checks += asyncio.run(check_database(url, settings))
+            if all(check.level is Level.OK for check in checks if check.what in NEEDED):
+                checks += asyncio.run(check_network(url, settings))
     except SetupError as error:  # the text of the private server's errors says how to mend them
         checks.append(Check(Level.FAIL, "private database", error.detail))
     return _print(checks)

@@ -27,6 +27,11 @@ COMMANDS = {
     "price": ("tollkeeper.cli.price:price", "Price a call, with the arithmetic."),
     "charge": ("tollkeeper.cli.price:charge", "Charge a message, a lookup or a fee by hand."),
     "cdr": ("tollkeeper.cli.cdr:app", "Call records: rate files, mend, re-rate, search."),
+    "peer": ("tollkeeper.cli.peers:peer_app", "Switches and other peers: add, list, change."),
+    "credential": (
+        "tollkeeper.cli.peers:credential_app",
+        "User names that may call, and who pays.",
+    ),
     "trunk": ("tollkeeper.cli.trunks:app", "By what a record's customer or vendor is known."),
     "reconcile": (
         "tollkeeper.cli.reconcile:reconcile",
@@ -47,7 +52,9 @@ COMMANDS = {
         "What parties earn by what is sold through them.",
     ),
     "key": ("tollkeeper.cli.keys:key_app", "API keys: create, list, revoke."),
+    "webhook": ("tollkeeper.cli.webhooks:app", "Webhooks: add, try, list deliveries."),
     "switch": ("tollkeeper.cli.keys:switch_app", "Where switches take the request to end a call."),
+    "connect": ("tollkeeper.cli.connect:app", "Make the files that connect a switch."),
     "suppliers": ("tollkeeper.cli.suppliers:app", "Outside suppliers: add, list, change, try."),
     "purchases": ("tollkeeper.cli.purchases:app", "Orders at suppliers: list, show, resolve."),
     "esims": ("tollkeeper.cli.esims:app", "eSIM profiles: order, activate, list, give back."),

@@ -15,11 +15,11 @@ from tollkeeper.core.records import Outcome, Unit
 from tollkeeper.core.services import service_of
 from tollkeeper.core.words import Words, words_of
 from tollkeeper.errors import Conflict, InvalidInput, NotFound
-from tollkeeper.services.charging import Use, question_of
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.explain import CardRow, row_on_card
 from tollkeeper.services.explain_parts import exact
 from tollkeeper.services.rates import Lookup, lookup
+from tollkeeper.services.uses import Use, question_of
 from tollkeeper.store.db import Database
 
 BY_HAND = "cli"

@@ -9,6 +9,8 @@ neither is ever cut in two. Alphabets: 3GPP TS 23.038 section 6.2.1; segments: 3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tollkeeper.errors import InvalidInput
@@ -21,6 +23,14 @@ TEXT_MAX = SEGMENTS_MAX * 153
 
 GSM7 = "gsm7"
 UCS2 = "ucs2"
+OCTETS = "octets"
+"""Binary text: octets as they are."""
+
+MESSAGE_OCTETS = 140
+"""User data of one message, header and text (3GPP TS 23.040 section 9.2.3.16)."""
+
+CONCATENATION = 5
+"""Octets of the header's element that joins parts, with a reference of 8 bits."""
 
 _BASIC = frozenset(
     "@\u00a3$\u00a5\u00e8\u00e9\u00f9\u00ec\u00f2\u00c7\n\u00d8\u00f8\r\u00c5\u00e5"
@@ -54,9 +64,9 @@ def segments(text: str, *, field: str = "text") -> Segments:
     if _BASIC.issuperset(text):
         found = Segments(GSM7, len(text), _parts(len(text), 160, 153))
     elif _GSM.issuperset(text):
-        found = _mixed(GSM7, [2 if one in _EXTENDED else 1 for one in text], 160, 153)
+        found = _filled(GSM7, [2 if one in _EXTENDED else 1 for one in text], 160, 153)
     else:
-        found = _mixed(UCS2, [2 if one > "\uffff" else 1 for one in text], 70, 67)
+        found = _filled(UCS2, [2 if one > "\uffff" else 1 for one in text], 70, 67)
     if found.segments > SEGMENTS_MAX:
         raise _too_long(
             field,
@@ -65,11 +75,40 @@ def segments(text: str, *, field: str = "text") -> Segments:
     return found
 
 
+def coded_segments(encoding: str, sizes: Sequence[int] | int, header: int = 0) -> int:
+    """Count the segments of a text that is already coded, so that its encoding is not ours to choose.
+
+    ``sizes`` are the units (septets of gsm7, code units of ucs2, octets of octets) of each character,
+    or their sum where none takes more than one. ``header`` are the octets of a user data header that
+    goes before the text; where the text is to be cut, each part has one for concatenation as well.
+
+    Raises:
+        InvalidInput: the header leaves no room, or more than 255 segments.
+    """
+    single = _room(encoding, header)
+    each = _room(encoding, (header or 1) + CONCATENATION)
+    if isinstance(sizes, int):
+        count = _parts(sizes, single, each) if each > 0 or sizes <= single else SEGMENTS_MAX + 1
+    elif each > 1 or sum(sizes) <= single:
+        count = _filled(encoding, sizes, single, each).segments
+    else:
+        count = SEGMENTS_MAX + 1
+    if single < 0 or count > SEGMENTS_MAX:
+        raise _too_long("text", f"does not fit into {SEGMENTS_MAX} segments")
+    return count
+
+
+def _room(encoding: str, header: int) -> int:
+    """Units of text in the 140 octets of a message, beside a header."""
+    octets = MESSAGE_OCTETS - header
+    return octets * 8 // 7 if encoding == GSM7 else octets // 2 if encoding == UCS2 else octets
+
+
 def _parts(size: int, single: int, each: int) -> int:
     return 1 if size <= single else -(-size // each)
 
 
-def _mixed(encoding: str, sizes: list[int], single: int, each: int) -> Segments:
+def _filled(encoding: str, sizes: Sequence[int], single: int, each: int) -> Segments:
     """Fill segment after segment; a pair that no longer fits begins the next one."""
     size = sum(sizes)
     if size <= single or size == len(sizes):

@@ -18,7 +18,7 @@ from tollkeeper.errors import Busy, Conflict
 from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
 from tollkeeper.services.tasks import end
-from tollkeeper.store import cards, lookups, outbox, purchases, vouchers
+from tollkeeper.store import cards, lookups, outbox, peers, purchases, vouchers
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.sessions import due_to_expire, to_kill
 
@@ -31,6 +31,8 @@ PARTITION_DAYS = 14
 OUTBOX_KEEP = timedelta(days=30)
 IDEMPOTENCY_KEEP = timedelta(days=30)
 """So long a repeated request is known: answers of the lane, orders at suppliers, lookups."""
+HANDLE_KEEP = timedelta(days=1)
+"""The other leg of a call, and its record, may come so much later."""
 ATTEMPT_KEEP = timedelta(days=1)
 """Wrong PINs and voucher codes count for minutes."""
 
@@ -120,8 +122,9 @@ class Timers:
         return len(keys) == EXPIRE_BATCH
 
     async def deliver_due(self) -> bool:
-        """Deliver what the outbox holds, at least once; True when there may be more.
+        """Ask switches to end calls, as the outbox says, at least once; True when there may be more.
 
+        Of everything else in it events are made (``jobs.webhooks``), and of these requests, too.
         The rows stay locked while they are delivered, so two processes do not send the same.
         """
         async with self._database.write() as connection:
@@ -134,12 +137,6 @@ class Timers:
 
     async def _deliver(self, connection: Connection, row: outbox.OutboxRow) -> None:
         now = self._clock()
-        if row.kind != "session.kill":
-            _log.warning(
-                row.kind, session=row.session_id, detail=row.detail, key=row.payload.get("key")
-            )
-            await outbox.mark_done(connection, row.id, now)
-            return
         switch, _, session_id = str(row.payload["key"]).partition("/")
         try:
             if self.switches.knows(switch):
@@ -179,6 +176,7 @@ class Timers:
                 outbox_before=now - OUTBOX_KEEP,
                 idempotency_before=now - IDEMPOTENCY_KEEP,
             )
+            await peers.purge_handles(connection, now - HANDLE_KEEP)
             await purchases.purge(connection, now - IDEMPOTENCY_KEEP)
             await lookups.purge(connection, now - IDEMPOTENCY_KEEP)
             await lookups.purge_cache(connection, now)

@@ -14,11 +14,13 @@ import psycopg
 import structlog
 
 from tollkeeper.servers.switchboard import Switchboard
-from tollkeeper.services.tasks import end
+from tollkeeper.services.tasks import end, end_gently
 from tollkeeper.store.db import OPTIONS
 from tollkeeper.store.peers import Peer, hold_peer
 
 LOOK_SECONDS = 2.0
+LEAVE_SECONDS = 5.0
+"""So long an agent may take to close its connection in good order."""
 _log = structlog.get_logger()
 
 
@@ -50,7 +52,7 @@ class Agents:
         if self._task is not None:
             await end([self._task])
             self._task = None
-        await end([task for _, task in self._running.values()])
+        await end_gently([task for _, task in self._running.values()], seconds=LEAVE_SECONDS)
         self._running = {}
 
     def peers_changed(self) -> None:
@@ -70,7 +72,7 @@ class Agents:
         wanted = {peer.id: peer for peer in self._board.book.of_kind(*self._makers)}
         for id_, (peer, task) in list(self._running.items()):
             if wanted.get(id_) != peer or task.done():
-                await end([task])
+                await end_gently([task], seconds=LEAVE_SECONDS)
                 del self._running[id_]
         for id_, peer in wanted.items():
             if id_ not in self._running:

@@ -27,7 +27,8 @@ class Ask:
 
     Whose it is: ``party`` names it where that was proven by a password; else ``trunk`` (the switch's
     name of it), ``address`` (the IP address the call came from) and ``account`` are looked for among
-    the trunks. ``requested``: units of the slice, by the peer's option ``slice`` if None.
+    the trunks. ``requested``: units of the slice, by the peer's option ``slice`` if None. ``fresh``: the
+    protocol itself tells repeated messages apart, so that an id whose call has ended names a new one.
     """
 
     call_id: str
@@ -42,6 +43,7 @@ class Ask:
     start_expected: bool | None = None
     lrn: str = ""
     network: str = ""
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

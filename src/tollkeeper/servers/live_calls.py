@@ -55,7 +55,9 @@ class LiveCalls:
     """The calls of one peer.
 
     ``extend(call, seconds)`` tells the switch that so many seconds are left from now on;
-    ``hang_up(call, reason)`` asks it to end a call, and may raise KillFailed.
+    ``hang_up(call, reason)`` asks it to end a call, and may raise KillFailed. ``alive(call)`` asks the
+    switch whether a call is up: usage that was reported is charged, and were a call renewed unseen, it
+    might have ended long before. It may raise ConnectionError: unknown is not gone, and not up.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class LiveCalls:
         *,
         extend: Callable[[LiveCall, int], Awaitable[None]],
         hang_up: Callable[[LiveCall, str], Awaitable[None]],
+        alive: Callable[[LiveCall], Awaitable[bool]],
     ) -> None:
         self._board = board
         self._peer = peer
         self._extend = extend
         self._hang_up = hang_up
+        self._alive = alive
         self._calls: dict[str, LiveCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaf = board.on_money(self._money_changed)
@@ -93,6 +97,7 @@ class LiveCalls:
 
     def add(self, call_id: str, verdict: Verdict, handle: object = None) -> LiveCall:
         """A call was authorised and rings; ``call_id`` is what the switch calls it."""
+        self.drop(call_id)
         call = LiveCall(
             call_id,
             verdict.party,
@@ -109,6 +114,7 @@ class LiveCalls:
         party = self._board.party_code(session.party_id)
         call_id = session.key.partition("/")[2]
         final = session.granted_seconds < session.slice_seconds
+        self.drop(call_id)
         call = LiveCall(
             call_id, party, self._board.payers(party), session.granted_seconds, final, handle
         )
@@ -135,9 +141,14 @@ class LiveCalls:
         return call
 
     async def renew(self, call_id: str) -> None:
-        """Report a call's usage now, and tell the switch if there is more."""
+        """Report a call's usage now, if it is up, and tell the switch if there is more."""
         call = self._calls.get(call_id)
         if call is None or call.answered is None:
+            return
+        if not await self._alive(call):
+            # Its end is on its way, or the next comparison with the switch finds that it was lost.
+            if self._calls.get(call_id) is call:
+                self._set_timer(call, AGAIN_SECONDS, self._due)
             return
         used_ms = int(call.elapsed(self._loop.time()) * 1000)
         verdict = await self._board.interim(self._peer, call_id, used_ms)
@@ -149,11 +160,15 @@ class LiveCalls:
         if verdict.terminate or not verdict.allowed:
             await self._end(call, verdict.reason.value or "no_more_credit")
             return
-        grown = verdict.granted > call.granted
-        call.granted, call.final = max(call.granted, verdict.granted), verdict.final
-        if grown:
-            left = call.granted - call.elapsed(self._loop.time())
-            await self._extend(call, max(1, int(left + 0.999)))
+        if verdict.granted > call.granted:
+            told, call.granted = call.granted, verdict.granted
+            left = verdict.granted - call.elapsed(self._loop.time())
+            try:
+                await self._extend(call, max(1, int(left + 0.999)))
+            except BaseException:
+                call.granted = told  # so that it is told with the next look
+                raise
+        call.final = verdict.final
         self._watch(call)
 
     async def stop(self) -> None:

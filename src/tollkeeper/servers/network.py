@@ -14,7 +14,7 @@ import structlog
 
 from tollkeeper.errors import SetupError
 from tollkeeper.servers.agents import Agents
-from tollkeeper.servers.network_parts import AGENTS, make_listeners
+from tollkeeper.servers.network_parts import AGENTS, Stoppable, make_listeners, register_enders
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.tasks import end
 from tollkeeper.settings import Settings
@@ -43,6 +43,7 @@ class Network:
         self._alone = settings.workers == 1
         self.listeners: list[Listener] = make_listeners(board, settings)
         self._agents = Agents(board, AGENTS)
+        self._enders: list[Stoppable] = []
         self._up: list[Listener] = []
         self._waiting: list[asyncio.Task[None]] = []
 
@@ -53,6 +54,7 @@ class Network:
             SetupError: an address cannot be listened on.
         """
         await self._board.start()
+        self._enders = register_enders(self._board)
         try:
             for listener in self.listeners:
                 await self._start(listener)
@@ -69,6 +71,9 @@ class Network:
         for listener in reversed(self._up):
             await listener.stop()
         self._up = []
+        for ender in self._enders:
+            await ender.stop()
+        self._enders = []
         await self._board.stop()
 
     async def _start(self, listener: Listener) -> None:

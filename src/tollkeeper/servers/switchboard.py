@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from tollkeeper.core.numbering import DialRules
+from tollkeeper.core.numbering import DialRules, normalise
 from tollkeeper.core.reasons import Reason
-from tollkeeper.core.records import Outcome, Reply, Session
+from tollkeeper.core.records import Ending, Outcome, Reply, Session
 from tollkeeper.core.trunks import Trace, rules_of
 from tollkeeper.errors import Busy, Conflict, InvalidInput, NotFound, TollkeeperError
 from tollkeeper.servers.asks import Ask, Verdict, call_id_of
@@ -34,6 +34,8 @@ from tollkeeper.telemetry import PeerMeter
 
 REUSE_AFTER = timedelta(seconds=30)
 """An id whose session closed so long ago names a new call; sooner, it is the same request again."""
+RESTART = "switch_restart"
+"""Why a session ended whose switch began anew."""
 REUSES_MAX = 1000
 AGAIN = "~"
 """Between an id that was used before and how often it was: ``3F2A~2``."""
@@ -256,10 +258,10 @@ class Switchboard:
         except Busy:
             return False
         except TollkeeperError as error:
-            _log.info("refund.refused", peer=peer.code, event=event_id, why=error.detail)
+            _log.info("refund.refused", peer=peer.code, event_id=event_id, why=error.detail)
         return True
 
-    async def restarted(self, peer: Peer, *, cause: str = "switch_restart") -> int:
+    async def restarted(self, peer: Peer, *, cause: str = RESTART) -> int:
         """The switch says it began anew: its open calls end at their last reported usage; how many.
 
         Asked again after a failure, it goes on with those that are left.
@@ -319,7 +321,7 @@ class Switchboard:
             old = verdict.reason is Reason.ID_REUSED or (
                 verdict.repeated and not verdict.on_risk and verdict.reply is not None
             )
-            if not old or not await self._is_over(peer, call_id):
+            if not old or not await self._is_over(peer, call_id, fresh=ask.fresh):
                 return verdict
             # The switch counts its calls from the beginning again (RFC 2866 section 5.5).
             call_id = f"{call_id_of(ask.call_id)}{AGAIN}{number}"
@@ -343,7 +345,7 @@ class Switchboard:
                 rules=rules,
             )
         except Busy:
-            return self._on_risk(peer, ask, party, slice_)
+            return self._on_risk(peer, ask, party, slice_, rules)
         except Conflict:
             return _refused(ask.call_id, Reason.ID_REUSED)
         except NotFound:
@@ -360,9 +362,21 @@ class Switchboard:
                 switch=peer.switch, session_id=ask.call_id, used_ms=early[1], cause="early_stop"
             )
             return replace(_refused(ask.call_id, Reason.EXPIRED), party=party)
-        return replace(_verdict(ask.call_id, reply, repeated=repeated), party=party)
+        number = self._plain_number(ask, party, rules)
+        return replace(_verdict(ask.call_id, reply, repeated=repeated), party=party, called=number)
 
-    def _on_risk(self, peer: Peer, ask: Ask, party: str, wanted: int | None) -> Verdict:
+    def _plain_number(self, ask: Ask, party: str, rules: DialRules | None) -> str:
+        """The number called as it is priced, for routes; "" where it is none."""
+        try:
+            return normalise(
+                ask.called, self._directory.party(party).dial_rules if rules is None else rules
+            )
+        except (InvalidInput, NotFound):
+            return ""
+
+    def _on_risk(
+        self, peer: Peer, ask: Ask, party: str, wanted: int | None, rules: DialRules | None
+    ) -> Verdict:
         seconds = self.risks.grant(peer, ask.call_id, wanted) if ask.service == "voice" else 0
         if not seconds:
             return _refused(ask.call_id, Reason.BUSY)
@@ -371,8 +385,9 @@ class Switchboard:
         )
         self._at_risk[f"{peer.switch}/{ask.call_id}"] = replace(ask, party=party)
         return Verdict(
-            ask.call_id, Outcome.GRANTED, granted=seconds, final=True, on_risk=True, party=party
-        )
+            ask.call_id, Outcome.GRANTED, granted=seconds, final=True, on_risk=True, party=party,
+            called=self._plain_number(ask, party, rules),
+        )  # fmt: skip
 
     async def _message(
         self,
@@ -436,13 +451,20 @@ class Switchboard:
             self._again.pop(next(iter(self._again)))
         self._again[key] = call_id
 
-    async def _is_over(self, peer: Peer, call_id: str) -> bool:
-        """Tell whether the session of this id closed so long ago that the id names another call now."""
+    async def _is_over(self, peer: Peer, call_id: str, *, fresh: bool) -> bool:
+        """Tell whether the session of this id closed so long ago that the id names another call now.
+
+        At once where its switch restarted, or where the message is ``fresh``; a refusal stays one.
+        """
         try:
             session = await self.charging.session(f"{peer.switch}/{call_id}")
         except NotFound:
             return False
-        return session.closed_at is not None and session.closed_at < self.clock() - REUSE_AFTER
+        if session.closed_at is None:
+            return False
+        if session.ending is not Ending.REFUSED and (fresh or session.cause == RESTART):
+            return True
+        return session.closed_at < self.clock() - REUSE_AFTER
 
 
 def _verdict(call_id: str, reply: Reply, *, repeated: bool) -> Verdict:

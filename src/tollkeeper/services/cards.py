@@ -21,12 +21,13 @@ from tollkeeper.core.money import ZERO, plain
 from tollkeeper.core.numbering import DEFAULT_RULES, normalise
 from tollkeeper.errors import Breach, Conflict, InvalidInput, NotFound, TollkeeperError
 from tollkeeper.services.card_batches import CALLERS_MAX, hash_of, number_of
-from tollkeeper.services.charging import Charging, Use
+from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.overcommit import check_overcommit
 from tollkeeper.services.postings import post
 from tollkeeper.services.scope import unknown_party
 from tollkeeper.services.transfers import move
+from tollkeeper.services.uses import Use
 from tollkeeper.services.wallet_terms import find_wallet, lock
 from tollkeeper.store import cards as store
 from tollkeeper.store import terms as tree

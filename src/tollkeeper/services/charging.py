@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
 
-from tollkeeper.core.messages import segments as segments_of
-from tollkeeper.core.numbering import DialRules, normalise
-from tollkeeper.core.plans import Question
+from tollkeeper.core.numbering import DialRules
 from tollkeeper.core.rating import SECONDS_MAX, UNITS_MAX
 from tollkeeper.core.reasons import Reason
 from tollkeeper.core.records import (
@@ -29,7 +26,7 @@ from tollkeeper.core.records import (
     Unit,
     Update,
 )
-from tollkeeper.core.services import Service, service_of, takes_number
+from tollkeeper.core.services import service_of
 from tollkeeper.errors import Forbidden, InvalidInput, NotFound
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.lane import Lane
@@ -38,6 +35,7 @@ from tollkeeper.services.offers import Fixed, Found, Offers, prorated_legs
 from tollkeeper.services.quotes import Quote, make_quote
 from tollkeeper.services.refunds import UNDELIVERED, check_undelivered
 from tollkeeper.services.scope import shown_pin
+from tollkeeper.services.uses import Use, event_request, question_of, units_of
 from tollkeeper.store.db import Database
 from tollkeeper.store.directory import PartyEntry
 from tollkeeper.store.sessions import read_live, read_session
@@ -49,18 +47,6 @@ WRAP_32 = 2**32 * 1000
 KEY_AGE = timedelta(days=1)
 """Of older charges only the store knows: the lane takes their keys for free ones."""
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What is to be used, as it came from outside: numbers in the caller's own writing."""
-
-    party: str
-    called: str
-    service: str = "voice"
-    caller: str = ""
-    lrn: str = ""
-    network: str = ""
 
 
 class Charging:
@@ -260,7 +246,7 @@ class Charging:
         """
         entry = self.party(party, scope)
         sold = service_of(service)
-        number = _units_of(sold, units, segments, text)
+        number = units_of(sold, units, segments, text)
         key = f"{switch}/{event_id}"
         if once and (stored := await self._stored(key)) is not None:
             return stored, True
@@ -286,7 +272,7 @@ class Charging:
             refused_by=found.refused_by,
         )
         reply, repeated = await self._lane.submit(
-            command, "charge", _event_request(use, number, text, fixed, share)
+            command, "charge", event_request(use, number, text, fixed, share)
         )
         if reply.outcome is Outcome.REFUSED and not repeated:
             count_refusal(reply.reason.value)
@@ -429,71 +415,6 @@ class Charging:
         if found is None or not self._offers.sees(scope, found.party_id):
             raise NotFound(f'there is no session "{name}"', code="unknown_session")
         return found
-
-
-def question_of(
-    entry: PartyEntry, use: Use, fixed: Fixed | None = None, *, rules: DialRules | None = None
-) -> Question:
-    """What is to be priced, with numbers as E.164 digits; ``rules`` in the place of the party's own.
-
-    A caller's number that is none counts as no number: it must not keep a call from being made.
-
-    Raises:
-        InvalidInput: a number that cannot be called.
-    """
-    if fixed is not None or not takes_number(use.service):
-        return Question(use.service, use.called.strip(), network=use.network)
-    rules = entry.dial_rules if rules is None else rules
-    number = normalise(use.called, rules)
-    caller = ""
-    if use.caller:
-        if rules.tech_prefix:
-            # It stands in front of the called number only.
-            rules = replace(rules, tech_prefix="", tech_prefix_required=False)
-        try:
-            caller = normalise(use.caller, rules)
-        except InvalidInput:
-            caller = ""
-    return Question(use.service, number, caller, use.network, use.lrn.removeprefix("+"))
-
-
-def _event_request(
-    use: Use, units: int, text: str | None, fixed: Fixed | None, share: tuple[int, int] | None
-) -> bytes:
-    """What an event asks for, as it is kept: without its text."""
-    request: dict[str, object] = {
-        "type": "charge",
-        "party": use.party,
-        "called": use.called,
-        "caller": use.caller,
-        "service": use.service,
-        "units": units,
-    }
-    if text is not None:
-        # Another text under the same id is another message, even if it is as long.
-        request["text_digest"] = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    if use.lrn:
-        request["lrn"] = use.lrn
-    if use.network:
-        request["network"] = use.network
-    if fixed is not None:
-        request["price"] = f"{fixed.amount:f} {fixed.currency}"
-    if share is not None:
-        request["share"] = "{}/{}".format(*share)
-    return _encode(request)
-
-
-def _units_of(sold: Service, units: int | None, segments: int | None, text: str | None) -> int:
-    """How many units an event is, from the one thing that says so; 1 if nothing does."""
-    given = [value for value in (units, segments, text) if value is not None]
-    if len(given) > 1:
-        raise InvalidInput("give text, segments or units, one of them", field="units")
-    if sold.unit is not Unit.MESSAGE and (segments is not None or text is not None):
-        raise InvalidInput("text and segments are for messages; give units", field="units")
-    number = segments_of(text).segments if text is not None else segments or units or 1
-    if not 1 <= number <= UNITS_MAX:
-        raise InvalidInput(f"units must be from 1 to {UNITS_MAX}", field="units")
-    return number
 
 
 def _check_usage(used_ms: int) -> None:

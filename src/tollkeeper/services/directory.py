@@ -25,6 +25,7 @@ from tollkeeper.services.plan_book import Names, compile_plans
 from tollkeeper.services.tasks import end
 from tollkeeper.store.db import OPTIONS, Connection, Database
 from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties
+from tollkeeper.store.feed import read_hearing
 from tollkeeper.store.fx import read_places, read_recent
 from tollkeeper.store.peers import read_credentials, read_peers
 from tollkeeper.store.plans import read_card_rows, read_plan_rows, read_profiles, read_zones
@@ -54,6 +55,7 @@ class Directory:
         self._fx = FxBook()
         self._places: Mapping[str, str] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        self._hearing: frozenset[int] = frozenset()
         self.peers = PeerBook()
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -62,6 +64,7 @@ class Directory:
         self.on_rates: Callable[[], None] = lambda: None
         self.on_party: Callable[[int], None] = lambda _id: None
         self.on_peers: Callable[[], None] = lambda: None
+        self.on_feed: Callable[[int], None] = lambda _last: None
 
     # --- asked on every call ---------------------------------------------------------------------
 
@@ -154,6 +157,13 @@ class Directory:
         """The state of each North American office code (NPA-NXX, six digits)."""
         return self._places
 
+    def hears_ended(self, party_id: int) -> bool:
+        """Tell whether somebody listens to the ends of a party's calls."""
+        hearing = self._hearing
+        if not hearing:
+            return False
+        return 0 in hearing or any(one.id in hearing for one in self._line(party_id))
+
     def card(self, card_id: int) -> Card | None:
         """The active version of a card, compiled."""
         return self._cards.get(card_id)
@@ -176,6 +186,7 @@ class Directory:
             self._by_code = {entry.code: entry for entry in parties}
             self._forget_lines()
             self._keys = await read_keys(connection)
+            self._hearing = await read_hearing(connection)
             await self._load_peers(connection)
             if not small:
                 await self._load_fx(connection)
@@ -184,6 +195,9 @@ class Directory:
 
     async def refresh(self, kind: str, id_: int) -> None:
         """Read again what was announced as changed."""
+        if kind == "feed":
+            self.on_feed(id_)
+            return
         async with self._lock, self._database.read() as connection:
             if kind == "party":
                 await self._load_party(connection, id_)
@@ -191,6 +205,8 @@ class Directory:
                 self.on_meters([id_])
             elif kind == "key":
                 self._keys = await read_keys(connection)
+            elif kind == "webhook":
+                self._hearing = await read_hearing(connection)
             elif kind == "fx":
                 await self._load_fx(connection)
             elif kind == "nanp":

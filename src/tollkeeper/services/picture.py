@@ -29,6 +29,7 @@ from tollkeeper.core.records import (
     Charge,
     Command,
     Decision,
+    Event,
     Expire,
     Limits,
     Policy,
@@ -311,10 +312,13 @@ class Picture:
             except TollkeeperError as error:
                 outcomes.append((item, error))
                 continue
-            outcomes.append((item, decision))
             if decision.session is session:
+                outcomes.append((item, decision))
                 continue
             change = change_of(session, decision)
+            if change is Change.CLOSE and self._book.hears_ended(decision.session.party_id):
+                decision = _told(decision)
+            outcomes.append((item, decision))
             written.append(Written(change, decision, item.message_id, item.digest, item.request))
             stand.take(decision, second, opens=change is Change.OPEN)
             if isinstance(command, OPENING):
@@ -389,6 +393,12 @@ class Picture:
         known.session = decision.session
         known.messages[item.message_id] = Answered(item.digest, decision.reply)
         self._sessions.move_to_end(key)
+
+
+def _told(decision: Decision) -> Decision:
+    """The same, with an event for whoever wants to hear that the session has ended."""
+    ended = Event("session.ended", decision.session.id)
+    return msgspec.structs.replace(decision, events=(*decision.events, ended))
 
 
 def _reused(item: Item) -> Conflict:

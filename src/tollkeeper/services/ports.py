@@ -59,3 +59,6 @@ class Book(Protocol):
 
     def wallets_of(self, party_id: int) -> tuple[int, ...]:
         """Return the ids of the party's wallets."""
+
+    def hears_ended(self, party_id: int) -> bool:
+        """Tell whether somebody listens to the ends of the party's calls."""

@@ -18,7 +18,13 @@ from tollkeeper.errors import Breach, Conflict
 from tollkeeper.store import bonus as lots
 from tollkeeper.store import wallets as store
 from tollkeeper.store.db import Connection
+from tollkeeper.store.feed import tell_payment
 from tollkeeper.store.wallets import Entry, WalletRow
+
+PAYMENTS = frozenset(
+    (Code.TOPUP, Code.ADJUST_UP, Code.VOUCHER, Code.BONUS, Code.TRANSFER_IN, Code.COMMISSION)
+)
+"""Whoever listens is told that there is more money now."""
 
 TURNOVER_MAX = Decimal(10) ** 19
 """What a wallet may be credited or debited in its life; the columns hold ten times as much."""
@@ -74,6 +80,8 @@ async def post(
     await store.count_entry(connection, wallet.id, draft.effect)
     if purse.lots:
         await lots.mark_seen(connection, wallet.id)
+    if code in PAYMENTS:
+        await tell_payment(connection, wallet.id, at, code, amount, draft.balance_after)
     after = await store.lock_wallet(connection, wallet.id)
     if after is None:
         raise Breach(f"wallet {wallet.id} has vanished")

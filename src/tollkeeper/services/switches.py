@@ -34,7 +34,7 @@ async def set_switch(
     """
     check_code(code)
     _check_url(kill_url)
-    _check_secret(secret)
+    check_secret(secret)
     async with database.write() as connection:
         await store.set_switch(connection, code, kill_url, secret)
         await record(
@@ -95,7 +95,12 @@ def _check_url(url: str) -> None:
         )
 
 
-def _check_secret(secret: str) -> None:
+def check_secret(secret: str) -> str:
+    """Return a secret in the form of Standard Webhooks.
+
+    Raises:
+        InvalidInput: it is not ``whsec_`` and 24 to 64 bytes in base64.
+    """
     try:
         size = len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True))
     except (binascii.Error, ValueError):
@@ -106,3 +111,4 @@ def _check_secret(secret: str) -> None:
             "leave it out to have one made",
             field="secret",
         )
+    return secret

@@ -9,6 +9,16 @@ from typing import Any
 AGAIN_SECONDS = 0.2
 
 
+async def end_gently(tasks: Iterable[asyncio.Task[Any]], *, seconds: float) -> None:
+    """Cancel tasks once and give them time to take their leave; then as :func:`end`."""
+    left = {task for task in tasks if not task.done()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=seconds)
+    await end(left)
+
+
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they are done, whatever they end with.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from tollkeeper.core.records import Session
 from tollkeeper.store.db import Connection, queries
@@ -75,13 +77,60 @@ class Credential:
 async def read_peers(connection: Connection) -> list[Peer]:
     """All peers in the order of their codes, those that are switched off among them."""
     rows = await (await connection.execute(_SQL["all"])).fetchall()
-    return [Peer(**{**row, "addresses": tuple(row["addresses"])}) for row in rows]
+    return [_peer(row) for row in rows]
 
 
 async def read_credentials(connection: Connection) -> list[Credential]:
     """All user names that may call."""
     rows = await (await connection.execute(_SQL["credentials"])).fetchall()
     return [Credential(**row) for row in rows]
+
+
+async def read_peer(connection: Connection, code: str) -> Peer | None:
+    """One peer by its code."""
+    row = await (await connection.execute(_SQL["one"], (code,))).fetchone()
+    return None if row is None else _peer(row)
+
+
+async def read_page(connection: Connection, *, kind: str, after: str, limit: int) -> list[Peer]:
+    """Peers of a kind ("": of all) in the order of their codes."""
+    values = {"kind": kind, "after": after, "limit": limit}
+    rows = await (await connection.execute(_SQL["page"], values)).fetchall()
+    return [_peer(row) for row in rows]
+
+
+async def add_peer(connection: Connection, peer: Peer) -> int | None:
+    """Insert a peer; None when its code is taken."""
+    row = await (await connection.execute(_SQL["add"], _values(peer))).fetchone()
+    return None if row is None else row["id"]
+
+
+async def set_peer(connection: Connection, peer: Peer) -> None:
+    """Store a peer that is there already; its code, kind and switch stay."""
+    await connection.execute(_SQL["change"], _values(peer))
+
+
+async def delete_peer(connection: Connection, code: str) -> bool:
+    """Delete a peer; False if there was none."""
+    return (await connection.execute(_SQL["delete"], (code,))).rowcount > 0
+
+
+async def read_same_place(connection: Connection, peer: Peer) -> str:
+    """The code of another peer of this kind with one of these addresses; "" if there is none."""
+    values = (peer.kind, peer.code, list(peer.addresses))
+    row = await (await connection.execute(_SQL["same_place"], values)).fetchone()
+    return "" if row is None else row["code"]
+
+
+def _peer(row: DictRow) -> Peer:
+    return Peer(**{**row, "addresses": tuple(row["addresses"])})
+
+
+def _values(peer: Peer) -> dict[str, object]:
+    return asdict(peer) | {
+        "addresses": list(peer.addresses),
+        "options": Jsonb(dict(peer.options)),
+    }
 
 
 async def read_open(

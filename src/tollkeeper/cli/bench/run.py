@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import httpx
 import uvloop
 from cyclopts import App
 from rich.console import Console
@@ -28,11 +26,11 @@ from tollkeeper.cli.bench.baseline import baseline
 from tollkeeper.cli.bench.cdr import Decks, archive, day_file, kernel, one_by_one
 from tollkeeper.cli.bench.engine import NUMBERS, Calls, Measured, closed_loop, open_loop
 from tollkeeper.cli.bench.http import http_load
+from tollkeeper.cli.bench.network import PROTOCOLS, measure, serving
 from tollkeeper.cli.bench.rates import import_200k, lookup_microseconds
 from tollkeeper.cli.bench.world import furnish, world
 from tollkeeper.core.records import Offer, Pin, Role
 from tollkeeper.core.tariff import find_rate
-from tollkeeper.errors import SetupError
 from tollkeeper.services.keys import create_key
 from tollkeeper.services.parties import create_plan
 from tollkeeper.services.verify import verify
@@ -57,8 +55,10 @@ SLOW_COMMIT_MICROSECONDS = 4000
 Figures = dict[str, object]
 
 
-Part = Literal["charging", "world", "cdr", "archive"]
-PARTS: tuple[Part, ...] = ("charging", "world", "cdr", "archive")
+Part = Literal["charging", "world", "cdr", "archive", "radius", "diameter", "smpp", "kamailio"]
+PARTS: tuple[Part, ...] = (
+    "charging", "world", "cdr", "archive", "radius", "diameter", "smpp", "kamailio",
+)  # fmt: skip
 
 
 @app.default
@@ -75,7 +75,7 @@ def bench(
     Args:
         seconds: for each figure of the charging part.
         output: the file of figures; with --only, the others that it holds are kept.
-        only: one part alone: charging, world (trees, tiers, messages), cdr or archive.
+        only: one part alone: charging, world (trees, tiers, messages), cdr, archive, or a protocol.
         records: of the day's file that is loaded.
         archived: records of the archive that is searched.
     """
@@ -97,6 +97,9 @@ def bench(
         if "archive" in parts:
             note = partial(_note, figures, console)
             uvloop.run(archive(folder / "archive", archived, note))
+        for name in parts:
+            if name in PROTOCOLS:
+                uvloop.run(_protocol(server.url, name, seconds, figures, console))
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -181,6 +184,23 @@ async def _cdr(url: str, folder: Path, records: int, figures: Figures, console: 
     await day_file(database, folder, decks, records, note)
     await _books(database, "cdr", figures, console)
     drop_database(url, "cdr")
+
+
+async def _protocol(
+    url: str, name: str, seconds: float, figures: Figures, console: Console
+) -> None:
+    """One protocol against a server process of its own; the books are proven afterwards."""
+    database = create_database(url, name)
+    migrate(database)
+    await _prepare(database, {}, Console(quiet=True))
+    for figure, value in (await measure(name, database, seconds)).items():
+        if isinstance(value, int | float):
+            _note(figures, console, figure, value)
+        else:
+            figures[figure] = value
+            console.print(f"{figure:<34} {value}")
+    await _books(database, name, figures, console)
+    drop_database(url, name)
 
 
 async def _prepare(url: str, figures: Figures, console: Console) -> None:
@@ -347,26 +367,8 @@ def _server(url: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [str(Path(sys.executable).with_name("tollkeeper")), "serve", "--port", str(port)]
-    environment = {**os.environ, "TOLLKEEPER_DATABASE_URL": url, "TOLLKEEPER_LOG_LEVEL": "warning"}
-    process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own program
-    try:
-        _wait_until_up(port, process)
+    with serving(url, port, {}):
         yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise SetupError("the server for the HTTP benchmark did not start")
 
 
 async def _books(url: str, name: str, figures: Figures, console: Console) -> None:

@@ -17,6 +17,7 @@ def demo(
     calls_per_second: Annotated[int, Parameter(validator=Number(gte=2, lte=500))] = 80,
     seed: int = 1,
     keep: bool = False,
+    sip: bool = False,
 ) -> int:
     """Watch calls being charged against wallets, one wallet run dry, and the books proven.
 
@@ -29,7 +30,12 @@ def demo(
         calls_per_second: Calls begun in each second of real time.
         seed: The same seed makes the same calls.
         keep: Leave the database, to look around in it.
+        sip: Make three real SIP calls through Kamailio instead, where it is installed.
     """
+    if sip:
+        from tollkeeper.cli.demo.run import run_sip_demo  # noqa: PLC0415 - as below
+
+        return run_sip_demo(keep=keep)
     console().print("reading the names of the world's prefixes ...")
     # The names and places of the world's prefixes take a second to load; only this command needs them.
     from tollkeeper.cli.demo.run import Options, run_demo  # noqa: PLC0415

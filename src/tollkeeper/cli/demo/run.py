@@ -41,6 +41,7 @@ from tollkeeper.cli.demo.scene import (
     now,
 )
 from tollkeeper.cli.demo.server import running_server
+from tollkeeper.cli.demo.sip import check, run_sip
 from tollkeeper.cli.demo.switch import Switch, percentiles
 from tollkeeper.cli.demo.traffic import Numbers, one_call, plan_calls
 from tollkeeper.cli.demo.view import View
@@ -94,6 +95,24 @@ def run_demo(options: Options) -> int:
         out.print(f"database {DATABASE} is ready, {_since(began)}")
         clean = asyncio.run(_run(out, url, deck, options))
     _print_next(out, options)
+    out.print(f"This took {_since(began)}.")
+    return 0 if clean else 1
+
+
+def run_sip_demo(*, keep: bool) -> int:
+    """Run the demonstration with real SIP calls; 0 if the books hold, else 1.
+
+    Raises:
+        SetupError: Kamailio or SIPp is not installed.
+    """
+    check()
+    out = console()
+    settings = load_settings()
+    configure_logging("error", settings.log_format)
+    began = time.monotonic()
+    out.print("starting the database ...")
+    with database_url(settings) as base, _own_database(base, keep=keep) as url:
+        clean = asyncio.run(run_sip(url, settings))
     out.print(f"This took {_since(began)}.")
     return 0 if clean else 1
 

@@ -22,11 +22,13 @@ from tollkeeper.servers.api import (
     dids,
     esims,
     fees,
+    freeswitch,
     fx,
     keys,
     lookups,
     packages,
     parties,
+    peers,
     plans,
     problems,
     purchases,
@@ -34,6 +36,7 @@ from tollkeeper.servers.api import (
     reconcile,
     schemas,
     sessions,
+    stream,
     suppliers,
     switches,
     transfers,
@@ -41,6 +44,7 @@ from tollkeeper.servers.api import (
     usage,
     vouchers,
     wallets,
+    webhooks,
 )
 from tollkeeper.servers.api.auth import DOCUMENTED, ReadKey
 from tollkeeper.servers.api.context import Context, Services
@@ -94,6 +98,8 @@ def create_app(services: Services) -> FastAPI:
         sessions.router,
         keys.router,
         switches.router,
+        freeswitch.router,
+        peers.router,
         trunks.router,
         cdr.router,
         cdr_sources.router,
@@ -110,6 +116,8 @@ def create_app(services: Services) -> FastAPI:
         vouchers.router,
         cards.router,
         commissions.router,
+        webhooks.router,
+        stream.router,
         _plain,
     ):
         app.include_router(router)
@@ -203,14 +211,17 @@ _NAMING = (
     "/v1/cdr",
     "/v1/commissions",
     "/v1/commitments",
+    "/v1/credentials",
     "/v1/did-inventory",
     "/v1/did-orders",
     "/v1/dids",
     "/v1/esims",
     "/v1/fees",
+    "/v1/freeswitch",
     "/v1/keys",
     "/v1/lookups",
     "/v1/parties",
+    "/v1/peers",
     "/v1/plans",
     "/v1/purchases",
     "/v1/reconcile",
@@ -218,6 +229,7 @@ _NAMING = (
     "/v1/transfers",
     "/v1/usage",
     "/v1/vouchers",
+    "/v1/webhooks",
 )
 """Below these, parties, files, cards and more are named by the query or the body, too."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from typing import Annotated, Protocol
 
@@ -29,12 +31,18 @@ def authenticate(book: KeyBook, header: str | None) -> ApiKey:
 
     The secret is hashed before it is looked up, so the time of the lookup tells nothing of it.
 
+    Switches that cannot send a bearer token send the key as the password of the basic scheme.
+
     Raises:
         Unauthorised: no header, another scheme, or a key that is unknown or revoked.
     """
     scheme, _, secret = (header or "").partition(" ")
     secret = secret.strip()
-    if scheme.lower() != "bearer" or not secret:
+    if scheme.lower() == "basic":
+        secret = _password(secret)
+    elif scheme.lower() != "bearer":
+        secret = ""
+    if not secret:
         raise Unauthorised(
             'an API key is needed: send the header "Authorization: Bearer tk_..."',
             code="unauthorised",
@@ -43,6 +51,15 @@ def authenticate(book: KeyBook, header: str | None) -> ApiKey:
     if key is None:
         raise Unauthorised("this API key is unknown or revoked", code="invalid_key")
     return key
+
+
+def _password(text: str) -> str:
+    """The password in the credentials of the basic scheme (RFC 7617); "" if they are none."""
+    try:
+        pair = base64.b64decode(text[: 4 * _SECRET_MAX], validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+    return pair.partition(":")[2]
 
 
 def require(key: ApiKey, scope: str) -> ApiKey:

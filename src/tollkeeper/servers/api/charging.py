@@ -36,10 +36,11 @@ from tollkeeper.servers.api.charging_records import (
     UpdateRequest,
 )
 from tollkeeper.servers.problem import PROBLEM_TYPE, problem, problem_of
-from tollkeeper.services.charging import WRAP_32, Charging, Use
+from tollkeeper.services.charging import WRAP_32, Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.quotes import Quote
 from tollkeeper.services.refunds import check_reason
+from tollkeeper.services.uses import Use
 from tollkeeper.store.directory import ApiKey
 from tollkeeper.telemetry import observe_charging
 
@@ -104,7 +105,7 @@ class ChargingApp:
         """The methods of a charging path, as Allow lists them; None where it is no such path."""
         if cls.route("POST", path) is None:
             return None
-        return "GET, POST" if path == "/v1/sessions" else "POST"
+        return "GET, POST" if path in {"/v1/sessions", "/v1/events"} else "POST"
 
     async def handle(
         self, action: str, session_id: str, scope: Scope, receive: Receive, send: Send

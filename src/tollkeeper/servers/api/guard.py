@@ -26,8 +26,11 @@ SHEET_MAX_BYTES = 64 * 1024 * 1024 + 64 * 1024
 
 SHEET_PATH_END = "/imports"
 
-PUSH_PATH = re.compile(r"/v1/cdr/sources/[^/]+/files|/v1/cdr/(files|sniff)|/v1/reconcile")
-"""Files of records go straight to the disk; they are bounded there."""
+PUSH_PATH = re.compile(
+    r"/v1/cdr/sources/[^/]+/files|/v1/cdr/(files|sniff)|/v1/reconcile"
+    r"|/v1/freeswitch/(dialplan|cdr(/[^/]+)?)"
+)
+"""Files of records go straight to the disk, and FreeSWITCH posts forms; they are bounded there."""
 
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _OPEN_PATHS = frozenset(("/healthz", "/openapi.json"))

@@ -126,6 +126,17 @@ PARTY_ROUTES = frozenset(
         "get_fee",
         "end_fee",
         "list_commitments",
+        # events: what happens at the party and below it
+        "create_webhook",
+        "list_webhooks",
+        "get_webhook",
+        "change_webhook",
+        "delete_webhook",
+        "rotate_webhook_secret",
+        "try_webhook",
+        "list_deliveries",
+        "redeliver",
+        "stream_events",
         # commissions: its own statements
         "list_commissions",
     )

@@ -93,6 +93,22 @@ END $$;
 CREATE TRIGGER outbox_to_feed AFTER INSERT ON outbox REFERENCING NEW TABLE AS fresh
     FOR EACH STATEMENT EXECUTE FUNCTION outbox_to_feed();
 
+-- A payment is told of by whoever posts it, a party among them, who may put nothing else there.
+CREATE FUNCTION tell_payment(
+    paid_at timestamptz, paid_wallet bigint, paid_by text, paid numeric, now_balance numeric
+)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    INSERT INTO outbox (at, kind, payload, next_at)
+    SELECT paid_at, 'wallet.topup', jsonb_build_object(
+        'key', p.code || '/' || w.currency, 'party', p.code, 'party_id', p.id, 'currency', w.currency,
+        'by', paid_by, 'amount', trim_scale(paid)::text, 'balance', trim_scale(now_balance)::text
+    ), paid_at
+    FROM wallet w JOIN party p ON p.id = w.party_id
+    WHERE w.id = paid_wallet AND (own_party() IS NULL OR EXISTS (
+        SELECT FROM party_above a WHERE a.party_id = p.id AND a.ancestor_id = own_party()
+    ))
+$$;
+
 -- Who listens to a stream, where the ends of calls are told only then: a party, or 0 for the operator.
 -- It is said again and again; webhooks say it by being there.
 CREATE TABLE feed_interest (

@@ -1,7 +1,7 @@
 -- name: due
 SELECT id, kind, session_id::text AS session_id, detail, payload, attempts, at FROM outbox
-WHERE done_at IS NULL AND next_at <= %(now)s
-  AND NOT (kind = 'session.kill' AND split_part(payload->>'key', '/', 1) = ANY (%(but)s::text[]))
+WHERE done_at IS NULL AND next_at <= %(now)s AND kind = 'session.kill'
+  AND split_part(payload->>'key', '/', 1) <> ALL (%(but)s::text[])
 ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
 -- name: done

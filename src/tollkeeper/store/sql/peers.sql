@@ -28,3 +28,30 @@ DELETE FROM call_handle WHERE key = ANY (%s::text[])
 
 -- name: purge_handles
 DELETE FROM call_handle h WHERE at < %s AND NOT EXISTS (SELECT FROM live_session s WHERE s.key = h.key)
+
+-- name: one
+SELECT id, code, kind, switch, addresses, secret, dialect, trunk, timezone, on_failure, risk_seconds, options, enabled
+FROM peer WHERE code = %s
+
+-- name: page
+SELECT id, code, kind, switch, addresses, secret, dialect, trunk, timezone, on_failure, risk_seconds, options, enabled
+FROM peer WHERE (%(kind)s = '' OR kind = %(kind)s) AND code > %(after)s ORDER BY code LIMIT %(limit)s
+
+-- name: add
+INSERT INTO peer (code, kind, switch, addresses, secret, dialect, trunk, timezone, on_failure, risk_seconds, options, enabled)
+VALUES (%(code)s, %(kind)s, %(switch)s, %(addresses)s, %(secret)s, %(dialect)s, %(trunk)s, %(timezone)s, %(on_failure)s,
+    %(risk_seconds)s, %(options)s, %(enabled)s)
+ON CONFLICT (code) DO NOTHING
+RETURNING id
+
+-- name: change
+UPDATE peer SET addresses = %(addresses)s, secret = %(secret)s, dialect = %(dialect)s, trunk = %(trunk)s,
+    timezone = %(timezone)s, on_failure = %(on_failure)s, risk_seconds = %(risk_seconds)s, options = %(options)s,
+    enabled = %(enabled)s
+WHERE code = %(code)s
+
+-- name: delete
+DELETE FROM peer WHERE code = %s
+
+-- name: same_place
+SELECT code FROM peer WHERE kind = %s AND code <> %s AND addresses && %s::text[] ORDER BY code LIMIT 1

@@ -53,6 +53,7 @@ _FREESWITCH: Final = {
     "RECOVERY_ON_TIMER_EXPIRE": 102, "MANDATORY_IE_LENGTH_ERROR": 103, "PROTOCOL_ERROR": 111,
     "INTERWORKING": 127,
 }  # fmt: skip
+_FREESWITCH_NAMES: Final = {number: name for name, number in _FREESWITCH.items()}
 # FreeSWITCH's own causes over 127. What ended an answered call in an ordinary way is 16.
 _FREESWITCH_OWN: Final = {
     "ORIGINATOR_CANCEL": Cause(487, None),
@@ -132,6 +133,11 @@ def of_freeswitch(name: str) -> Cause:
     if q850 is None and name.isascii() and name.isdigit():
         q850 = standard_q850(int(name[:9]))
     return Cause(sip_of_q850(q850), q850)
+
+
+def freeswitch_of_q850(cause: int) -> str:
+    """Return FreeSWITCH's name of a cause; NORMAL_UNSPECIFIED where it has none."""
+    return _FREESWITCH_NAMES.get(cause, "NORMAL_UNSPECIFIED")
 
 
 def of_asterisk(disposition: str) -> Cause:

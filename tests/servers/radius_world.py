@@ -1,0 +1,127 @@
+"""What the RADIUS tests share: a house that listens, one switch, one customer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from tests.protocols.house import House, add_peer, add_trunk
+from tests.protocols.radius_nas import Exchange, Nas
+from tests.support import UK_FIXED, Customer, World, free_port, until
+from tollkeeper.store.peers import Peer
+from tollkeeper.telemetry import REGISTRY
+from tollkeeper.wire.radius import Attribute
+from tollkeeper.wire.radius_attributes import Type, integer, text
+from tollkeeper.wire.radius_messages import Status
+from tollkeeper.wire.radius_passwords import secret_hash
+
+SECRET = "testing123"
+
+
+@dataclass
+class Set:
+    """A running server, a peer "gw" on the trunk of acme (100 USD, a cent a second), and its NAS."""
+
+    world: World
+    house: House
+    acme: Customer
+    peer: Peer
+    nas: Nas
+
+    def call(self, session_id: str = "A1", called: str = UK_FIXED, **more: str) -> list[Attribute]:
+        """The attributes of a call."""
+        found = [
+            text(Type.USER_NAME, more.pop("user", "gw")),
+            text(Type.CALLED_STATION_ID, called),
+            text(Type.CALLING_STATION_ID, "12025550100"),
+        ]
+        return [*found, text(Type.ACCT_SESSION_ID, session_id)] if session_id else found
+
+    async def report(
+        self, status: Status, session_id: str = "A1", seconds: int | None = None, *more: Attribute
+    ) -> Exchange:
+        """An Accounting-Request and its answer."""
+        about = self.call(session_id)
+        if seconds is not None:
+            about.append(integer(Type.ACCT_SESSION_TIME, seconds))
+        return await self.nas.tell(status, [*about, *more])
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Sessions that were closed, in the order of their ending."""
+        return self.world.sql(
+            "SELECT key, ending, charge, (body->>'used_ms')::bigint AS used_ms, body->>'cause' AS cause"
+            " FROM closed_session ORDER BY closed_at, key"
+        )
+
+    def charges(self) -> dict[str, Decimal]:
+        """What each call was charged, by the switch's id."""
+        return {row["key"].partition("/")[2]: row["charge"] for row in self.sessions()}
+
+    def up(self) -> list[str]:
+        """The ids of open sessions."""
+        rows = self.world.sql("SELECT key FROM live_session ORDER BY key")
+        return [row["key"].partition("/")[2] for row in rows]
+
+    def faults(self, fault: str, peer: str = "gw") -> float:
+        """How often something was wrong."""
+        labels = {"peer": peer, "protocol": "radius", "fault": fault}
+        return REGISTRY.get_sample_value("tollkeeper_peer_faults_total", labels) or 0.0
+
+    def credential(self, username: str, realm: str, password: str) -> None:
+        """A user of acme."""
+        id_ = self.world.one(
+            "INSERT INTO credential (username, realm, ha1, party_id) VALUES (%s, %s, %s, %s)"
+            " RETURNING id",
+            username,
+            realm,
+            secret_hash(username, realm, password),
+            self.acme.id,
+        )
+        self.world.notify(f"credential:{id_}")
+
+    async def options(self, **options: Any) -> None:
+        """Set the peer's options; they hold when this returns."""
+        from psycopg.types.json import Jsonb
+
+        self.world.sql("UPDATE peer SET options = %s WHERE id = %s", Jsonb(options), self.peer.id)
+        await self.changed(lambda peer: peer.options == options)
+
+    async def column(self, name: str, value: Any) -> None:
+        """Set a column of the peer."""
+        self.world.sql(f"UPDATE peer SET {name} = %s WHERE id = %s", value, self.peer.id)
+        await self.changed(lambda peer: getattr(peer, name) == value)
+
+    async def changed(self, condition: Any) -> None:
+        """Tell the house of a change and wait until it knows."""
+        self.world.notify(f"peer:{self.peer.id}")
+        await until(lambda: condition(self.house.board.book.peers["gw"]))
+
+
+@asynccontextmanager
+async def radius_set(
+    url: str, *, balance: str = "100", host: str = "127.0.0.1", **more: Any
+) -> AsyncIterator[Set]:
+    """The server on free ports, and one switch; ``more`` are settings."""
+    async with AsyncExitStack() as stack:
+        world = stack.enter_context(World(url))
+        acme = world.customer("acme", balance=balance)
+        add_trunk(world, "acme-in", acme)
+        peer = add_peer(
+            world, "gw", "radius", addresses=["127.0.0.1"], secret=SECRET, trunk="acme-in"
+        )
+        auth, acct = free_port(), free_port()
+        given = {
+            "radius_auth_listen": f"{host}:{auth}",
+            "radius_acct_listen": f"{host}:{acct}",
+            **more,
+        }
+        house = House(url, **given)
+        await house.start()
+        stack.push_async_callback(house.stop)
+        nas = Nas(SECRET.encode(), auth, acct)
+        await nas.open()
+        stack.callback(nas.close)
+        yield Set(world, house, acme, peer, nas)
