@@ -210,7 +210,8 @@ class Settings(BaseSettings):
         default="", description="Where ESMEs bind by SMPP with TLS, usually port 3550."
     )
     sip_listen: str = Field(
-        default="", description="Where the SIP redirect server listens, usually port 5060 (UDP and TCP)."
+        default="",
+        description="Where the SIP redirect server listens, usually port 5060 (UDP and TCP).",
     )
     sip_unknown: Literal["drop", "refuse"] = Field(
         default="drop",

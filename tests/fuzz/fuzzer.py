@@ -67,7 +67,10 @@ class Target:
     def load(self) -> SimpleNamespace:
         """Import the modules: only those of the codecs that are asked for."""
         return SimpleNamespace(
-            **{name: importlib.import_module(f"tollkeeper.wire.{name}") for name in self.modules}
+            **{
+                name.replace(".", "_"): importlib.import_module(f"tollkeeper.wire.{name}")
+                for name in self.modules
+            }
         )
 
 

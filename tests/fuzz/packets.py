@@ -14,14 +14,14 @@ SECRET = b"testing123"
 
 
 def radius_decode(m: Any, data: bytes) -> Any:
-    packet = m.radius.decode(data)
+    packet = m.radius_packet.decode(data)
     seen = m.radius_attributes.Attributes(packet.attributes)
     hidden = seen.raw(2) or b""
     return each(
-        m.radius.MalformedRadius,
+        m.radius_packet.MalformedRadius,
         lambda: packet,
-        lambda: m.radius.check_request(packet, SECRET),
-        lambda: m.radius.check_answer(packet, bytes(16), SECRET),
+        lambda: m.radius_packet.check_request(packet, SECRET),
+        lambda: m.radius_packet.check_answer(packet, bytes(16), SECRET),
         lambda: m.radius_messages.read_question(packet),
         lambda: m.radius_messages.read_report(packet),
         lambda: m.radius_passwords.reveal_password(hidden, packet.authenticator, SECRET),
@@ -32,11 +32,13 @@ def radius_decode(m: Any, data: bytes) -> Any:
 
 
 def radius_seeds(m: Any) -> dict[str, bytes]:
-    a, codes = m.radius_attributes, m.radius.Code
+    a, codes = m.radius_attributes, m.radius_packet.Code
     kind, voice = a.Type, a.Voice
 
     def write(code: Any, attributes: list[Any]) -> bytes:
-        return bytes(m.radius.encode_request(code, 7, attributes, SECRET, random=bytes(range(16))))
+        return bytes(
+            m.radius_packet.encode_request(code, 7, attributes, SECRET, random=bytes(range(16)))
+        )
 
     call = [
         a.text(kind.USER_NAME, "acme"),
@@ -75,9 +77,9 @@ GROUPS = frozenset(range(1024)) | frozenset(10415 << 32 | code for code in range
 
 def diameter_decode(m: Any, data: bytes) -> Any:
     base, credit = m.diameter_base, m.diameter_credit
-    error = m.diameter.MalformedDiameter
-    m.diameter.frame_length(data)
-    header = m.diameter.decode_header(data)
+    error = m.diameter_codec.MalformedDiameter
+    m.diameter_codec.frame_length(data)
+    header = m.diameter_codec.decode_header(data)
     writers = (
         (credit.decode_request, lambda one: m.diameter_credit_encode.encode_request(one, 1, 2)),
         (
@@ -90,24 +92,24 @@ def diameter_decode(m: Any, data: bytes) -> Any:
     )
     return each(
         error,
-        lambda: m.diameter.decode(data),
+        lambda: m.diameter_codec.decode(data),
         *(lambda r=r, w=w: again(error, r, w)(data) for r, w in writers),
         lambda: base.decode_answer(data),
         lambda: base.glance(data),
-        lambda: len(list(m.diameter.walk(data, GROUPS, m.diameter.HEADER))),
+        lambda: len(list(m.diameter_codec.walk(data, GROUPS, m.diameter_codec.HEADER))),
     )
 
 
 def diameter_encode(m: Any, record: Any) -> bytes | None:
     # A message that cannot be cut into AVPs has nothing that could be written again.
-    return None if isinstance(record[0], str) else bytes(m.diameter.encode_message(record[0]))
+    return None if isinstance(record[0], str) else bytes(m.diameter_codec.encode_message(record[0]))
 
 
 # --- SMPP ---------------------------------------------------------------------------------------
 
 
 def smpp_decode(m: Any, data: bytes) -> Any:
-    smpp, text, error = m.smpp, m.smpp_text, m.smpp.MalformedPdu
+    smpp, text, error = m.smpp, m.smpp_text, m.smpp_pdu.MalformedPdu
     framer = smpp.Framer()
     framed = framer.feed(data)
     assert framer.pending <= len(data)
@@ -143,7 +145,7 @@ def smpp_decode(m: Any, data: bytes) -> Any:
 
 
 def smpp_encode(m: Any, record: Any) -> bytes:
-    return bytes(m.smpp.encode(record[0]))
+    return bytes(m.smpp_pdu.encode(record[0]))
 
 
 def smpp_seeds(m: Any) -> dict[str, bytes]:

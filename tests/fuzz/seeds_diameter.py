@@ -30,7 +30,7 @@ def diameter_seeds(m: Any) -> dict[str, bytes]:
         "initial": first,
         "update": request(2, 1, requested=units, used=(units,), called_station="442071838750"),
         "event": request(4, 0, action=credit.Action(0), requested=units),
-        "answer": m.diameter_credit_encode.encode_credit_answer(answer, m.diameter.decode_header(first)),
+        "answer": m.diameter_credit_encode.encode_credit_answer(answer, m.diameter_codec.decode_header(first)),
         "capabilities": base.encode_capabilities(
             base.Capabilities(
                 *names[1:], ("192.0.2.1",), 10415, auth_applications=(4,),

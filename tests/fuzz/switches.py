@@ -10,10 +10,10 @@ from tests.fuzz.reading import each, same_in_pieces
 
 
 def esl_decode(m: Any, data: bytes) -> Any:
-    frames = same_in_pieces(m.esl.MalformedEsl, m.esl.Decoder, data)
+    frames = same_in_pieces(m.esl_codec.MalformedEsl, m.esl_codec.Decoder, data)
 
     def event(frame: Any) -> Any:
-        found = m.esl.parse_event(frame)
+        found = m.esl_codec.parse_event(frame)
         return found.name, found.uuid, found.all("variable_a"), found.number("Caller-Answered-Time")
 
     readers = [lambda frame=frame: event(frame) for frame in frames[:50]]
@@ -22,10 +22,10 @@ def esl_decode(m: Any, data: bytes) -> Any:
         readers += [
             lambda body=table: m.esl_tables.parse_channels(body),
             lambda body=table: m.esl_tables.parse_tasks(body),
-            lambda body=table: m.esl.parse_plain(body),
+            lambda body=table: m.esl_codec.parse_plain(body),
             lambda body=table: sorted(m.esl_dialplan.parse_form(body).items()),
         ]
-    return each(m.esl.MalformedEsl, *readers)
+    return each(m.esl_codec.MalformedEsl, *readers)
 
 
 def esl_seeds(m: Any) -> dict[str, bytes]:
@@ -70,25 +70,25 @@ def form_seeds(m: Any) -> dict[str, bytes]:
 
 
 def evapi_decode(m: Any, data: bytes) -> Any:
-    error = m.evapi.MalformedEvapi
-    frames = same_in_pieces(error, m.evapi.Framer, data)[:50]
+    error = m.kamailio_evapi.MalformedEvapi
+    frames = same_in_pieces(error, m.kamailio_evapi.Framer, data)[:50]
 
     def report(frame: bytes) -> Any:
-        message = m.evapi.decode(frame)
-        m.evapi.instant(getattr(message, "at", ""))
-        if isinstance(message, m.evapi.Report):
-            each(error, lambda: m.evapi.call_of(message))
+        message = m.kamailio_evapi.decode(frame)
+        m.kamailio_evapi.instant(getattr(message, "at", ""))
+        if isinstance(message, m.kamailio_evapi.Report):
+            each(error, lambda: m.kamailio_evapi.call_of(message))
         return message
 
     return each(
         error,
         *(lambda frame=frame: report(frame) for frame in frames),
-        *(lambda frame=frame: m.evapi.decode_ours(frame) for frame in frames),
+        *(lambda frame=frame: m.kamailio_evapi.decode_ours(frame) for frame in frames),
     )
 
 
 def evapi_encode(m: Any, record: Any) -> bytes:
-    return b"".join(m.evapi.encode(one) for one in record if not isinstance(one, str))
+    return b"".join(m.kamailio_evapi.encode(one) for one in record if not isinstance(one, str))
 
 
 def evapi_seeds(m: Any) -> dict[str, bytes]:
@@ -127,17 +127,17 @@ def rpc_seeds(m: Any) -> dict[str, bytes]:
 
 
 def agi_decode(m: Any, data: bytes) -> Any:
-    records = same_in_pieces(m.agi.MalformedAgi, m.agi.Decoder, data)
+    records = same_in_pieces(m.asterisk_agi.MalformedAgi, m.asterisk_agi.Decoder, data)
     for record in records[:50]:
-        if isinstance(record, m.agi.Environment):
+        if isinstance(record, m.asterisk_agi.Environment):
             assert isinstance(record.script, str)
             assert len(record.arguments) <= len(record.values)
-    m.agi.words_of(data.decode("utf-8", "replace"))
+    m.asterisk_agi.words_of(data.decode("utf-8", "replace"))
     return records
 
 
 def agi_seeds(m: Any) -> dict[str, bytes]:
-    begin = m.agi.environment_bytes(
+    begin = m.asterisk_agi.environment_bytes(
         [
             ("network_script", "authorise?x=1"),
             ("uniqueid", "1700000000.12"),
@@ -161,10 +161,10 @@ def agi_seeds(m: Any) -> dict[str, bytes]:
 
 
 def ami_decode(m: Any, data: bytes) -> Any:
-    records = same_in_pieces(m.ami.MalformedAmi, m.ami.Decoder, data)
-    listing = m.ami.ChannelList("a1")
+    records = same_in_pieces(m.asterisk_ami.MalformedAmi, m.asterisk_ami.Decoder, data)
+    listing = m.asterisk_ami.ChannelList("a1")
     for record in records:
-        if isinstance(record, m.ami.Message):
+        if isinstance(record, m.asterisk_ami.Message):
             listing.take(record)
             record.variable("TOLLKEEPER")
     return records, listing
@@ -189,12 +189,13 @@ def ami_seeds(m: Any) -> dict[str, bytes]:
         ("EventList", "Complete"),
         ("ListItems", "1"),
     ]
-    answer = m.ami.message_bytes([("Response", "Success"), ("ActionID", "a1")])
-    listing = m.ami.message_bytes(channel) + m.ami.message_bytes(last)
+    answer = m.asterisk_ami.message_bytes([("Response", "Success"), ("ActionID", "a1")])
+    listing = m.asterisk_ami.message_bytes(channel) + m.asterisk_ami.message_bytes(last)
     return {
         "login": hello + answer,
         "list": hello + answer + listing,
-        "refused": hello + m.ami.message_bytes([("Response", "Error"), ("ActionID", "a1")]),
+        "refused": hello
+        + m.asterisk_ami.message_bytes([("Response", "Error"), ("ActionID", "a1")]),
         "follows": hello + b"Response: Follows\r\nno header\n--END COMMAND--\r\n\r\n",
     }
 

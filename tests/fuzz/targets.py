@@ -2,7 +2,7 @@
 
 To add one, write a :class:`~tests.fuzz.fuzzer.Target` into ``TARGETS``:
 
-* ``modules``: its modules below ``tollkeeper.wire``; the functions get them as ``m.<module>``;
+* ``modules``: its modules below ``tollkeeper.wire``; the functions get ``radius.packet`` as ``m.radius_packet``;
 * ``malformed``: its own error, ``module.Name``;
 * ``decode(m, data)``: reads as deep as a server would, and returns what was read. Where one
   packet has several readers, give each its try by :func:`~tests.fuzz.reading.each`, so that the refusal of one does
@@ -64,29 +64,29 @@ LINES = (
 
 TARGETS: dict[str, Target] = {
     "radius": Target(
-        ("radius", "radius_attributes", "radius_messages", "radius_passwords"),
-        "radius.MalformedRadius",
+        ("radius.packet", "radius.attributes", "radius.messages", "radius.passwords"),
+        "radius_packet.MalformedRadius",
         radius_decode,
         radius_seeds,
         tokens=(b"\x50\x12" + bytes(16), b"\x1a\x08\0\0\0\x09\x01\x02", b"\x21\x03a", b"\x1a\x02"),
     ),
     "diameter": Target(
         (
-            "diameter",
-            "diameter_base",
-            "diameter_codes",
-            "diameter_credit",
-            "diameter_credit_encode",
+            "diameter.codec",
+            "diameter.base",
+            "diameter.codes",
+            "diameter.credit",
+            "diameter.credit_encode",
         ),
-        "diameter.MalformedDiameter",
+        "diameter_codec.MalformedDiameter",
         diameter_decode,
         diameter_seeds,
         diameter_encode,
         tokens=(b"\0\0\x01\x07\x40\0\0\x09a\0\0\0", b"\0\0\x01\xc8\x40\0\0\x08", b"\x80\0\0\x0c"),
     ),
     "smpp": Target(
-        ("smpp", "smpp_text", "smpp_receipt"),
-        "smpp.MalformedPdu",
+        ("smpp.pdu", "smpp.text", "smpp.receipt"),
+        "smpp_pdu.MalformedPdu",
         smpp_decode,
         smpp_seeds,
         smpp_encode,
@@ -99,8 +99,8 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     "esl": Target(
-        ("esl", "esl_tables", "esl_dialplan"),
-        "esl.MalformedEsl",
+        ("esl.codec", "esl.tables", "esl.dialplan"),
+        "esl_codec.MalformedEsl",
         esl_decode,
         esl_seeds,
         tokens=(
@@ -112,22 +112,22 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     "esl_form": Target(
-        ("esl", "esl_dialplan"),
-        "esl.MalformedEsl",
+        ("esl.codec", "esl.dialplan"),
+        "esl_codec.MalformedEsl",
         form_decode,
         form_seeds,
         tokens=(b"&", b"=", b"%", b"%00", b"%ff", b"+", b"&a=1" * 50, b";"),
     ),
     "evapi": Target(
-        ("evapi",),
-        "evapi.MalformedEvapi",
+        ("kamailio.evapi",),
+        "kamailio_evapi.MalformedEvapi",
         evapi_decode,
         evapi_seeds,
         evapi_encode,
         tokens=(b"0:,", b"5:{},", b":", b",", b"[[[[[[[[", b'"op":"stop",', b"\\ud800", b"1e400"),
     ),
     "kamailio_rpc": Target(
-        ("kamailio_rpc",),
+        ("kamailio.rpc",),
         "kamailio_rpc.MalformedRpc",
         rpc_decode,
         rpc_seeds,
@@ -142,15 +142,15 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     "agi": Target(
-        ("agi",),
-        "agi.MalformedAgi",
+        ("asterisk.agi",),
+        "asterisk_agi.MalformedAgi",
         agi_decode,
         agi_seeds,
         tokens=(*LINES, b"HANGUP\n", b"520-x\n", b"agi_arg_3: 1\n", b'"', b"\\", b"200 result="),
     ),
     "ami": Target(
-        ("ami",),
-        "ami.MalformedAmi",
+        ("asterisk.ami",),
+        "asterisk_ami.MalformedAmi",
         ami_decode,
         ami_seeds,
         tokens=(

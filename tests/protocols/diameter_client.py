@@ -7,8 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tollkeeper.wire.diameter import HEADER, decode_header, frame_length
-from tollkeeper.wire.diameter_base import (
+from tollkeeper.wire.diameter.base import (
     Answer,
     Capabilities,
     Link,
@@ -20,9 +19,10 @@ from tollkeeper.wire.diameter_base import (
     encode_capabilities,
     encode_link,
 )
-from tollkeeper.wire.diameter_codes import Command, Kind
-from tollkeeper.wire.diameter_credit import CreditAnswer, CreditRequest, decode_credit_answer
-from tollkeeper.wire.diameter_credit_encode import encode_request
+from tollkeeper.wire.diameter.codec import HEADER, decode_header, frame_length
+from tollkeeper.wire.diameter.codes import Command, Kind
+from tollkeeper.wire.diameter.credit import CreditAnswer, CreditRequest, decode_credit_answer
+from tollkeeper.wire.diameter.credit_encode import encode_request
 
 SECONDS = 10.0
 _ids = itertools.count(1)

@@ -14,10 +14,10 @@ from tests.protocols.diameter_client import Client
 from tests.protocols.driver import SLICE, Begun, Driver
 from tests.protocols.house import House, add_peer
 from tests.support import World, free_port, until
-from tollkeeper.wire.diameter_base import SessionRequest
-from tollkeeper.wire.diameter_codes import Command, Kind
-from tollkeeper.wire.diameter_credit import Control, CreditAnswer, CreditRequest, Units
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter.base import SessionRequest
+from tollkeeper.wire.diameter.codes import Command, Kind
+from tollkeeper.wire.diameter.credit import Control, CreditAnswer, CreditRequest, Units
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 GROUP = 100
 TOP_UP_SECONDS = 3.0

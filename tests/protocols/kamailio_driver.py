@@ -9,8 +9,8 @@ from tests.protocols.driver import SLICE, Begun, Driver
 from tests.protocols.house import House, add_peer
 from tests.protocols.kamailio_host import Caller, Site, holding, missing
 from tests.support import World, until
-from tollkeeper.servers.kamailio_link import used_ms
-from tollkeeper.wire import evapi
+from tollkeeper.servers.kamailio.link import used_ms
+from tollkeeper.wire.kamailio import evapi
 
 
 class KamailioDriver(Driver):

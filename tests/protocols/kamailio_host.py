@@ -20,7 +20,7 @@ from typing import Any, Self
 from tollkeeper.cli.connect.kamailio_files import Site as Config
 from tollkeeper.cli.demo.kamailio import Kamailio, missing
 from tollkeeper.cli.demo.sipp import Sipp, SippCall, answering, holding, talking
-from tollkeeper.wire import evapi
+from tollkeeper.wire.kamailio import evapi
 
 SECRET = "between-us"
 __all__ = ["SECRET", "Caller", "Config", "Relay", "Site", "holding", "missing", "talking"]

@@ -11,9 +11,9 @@ from tests.protocols.driver import SLICE, Begun, Driver
 from tests.protocols.house import House, add_peer
 from tests.protocols.radius_nas import Nas
 from tests.support import World, free_port, until
-from tollkeeper.wire.radius import Attribute, Code, Packet
-from tollkeeper.wire.radius_attributes import Attributes, Type, Voice, integer, text
-from tollkeeper.wire.radius_messages import Status
+from tollkeeper.wire.radius.attributes import Attributes, Type, Voice, integer, text
+from tollkeeper.wire.radius.messages import Status
+from tollkeeper.wire.radius.packet import Attribute, Code, Packet
 
 SECRET = b"a long secret of this test"
 ON_ITS_WAY = 5.0

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tollkeeper.wire.radius import (
+from tollkeeper.wire.radius.attributes import Attributes, Type, integer
+from tollkeeper.wire.radius.packet import (
     Attribute,
     Code,
     Fault,
@@ -20,7 +21,6 @@ from tollkeeper.wire.radius import (
     encode_answer,
     encode_request,
 )
-from tollkeeper.wire.radius_attributes import Attributes, Type, integer
 
 RANDOM = (Code.ACCESS_REQUEST, Code.STATUS_SERVER)
 ACKS = {Code.DISCONNECT_REQUEST: Code.DISCONNECT_ACK, Code.COA_REQUEST: Code.COA_ACK}

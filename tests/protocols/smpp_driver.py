@@ -17,12 +17,12 @@ from typing import Any
 
 from tests.protocols.house import House, add_peer
 from tests.support import Customer, Row, World, tariff, until
-from tollkeeper.servers.smpp import SmppGateway
+from tollkeeper.servers.smpp.gateway import SmppGateway
 from tollkeeper.services.tasks import end
 from tollkeeper.services.verify import verify
-from tollkeeper.wire import smpp
-from tollkeeper.wire.smpp import Bind, Framer, Message, Pdu
-from tollkeeper.wire.smpp_receipt import Receipt, receipt_parts
+from tollkeeper.wire.smpp import pdu as smpp
+from tollkeeper.wire.smpp.pdu import Bind, Framer, Message, Pdu
+from tollkeeper.wire.smpp.receipt import Receipt, receipt_parts
 
 PASSWORD = "secret08"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.protocols.house import add_peer, top_up
 from tests.protocols.smpp_driver import PASSWORD, Esme, Scene, scene
 from tests.support import until
-from tollkeeper.wire import smpp
+from tollkeeper.wire.smpp import pdu as smpp
 
 CENTS = Decimal("0.10")
 

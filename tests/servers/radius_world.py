@@ -13,10 +13,10 @@ from tests.protocols.radius_nas import Exchange, Nas
 from tests.support import UK_FIXED, Customer, World, free_port, until
 from tollkeeper.store.peers import Peer
 from tollkeeper.telemetry import REGISTRY
-from tollkeeper.wire.radius import Attribute
-from tollkeeper.wire.radius_attributes import Type, integer, text
-from tollkeeper.wire.radius_messages import Status
-from tollkeeper.wire.radius_passwords import secret_hash
+from tollkeeper.wire.radius.attributes import Type, integer, text
+from tollkeeper.wire.radius.messages import Status
+from tollkeeper.wire.radius.packet import Attribute
+from tollkeeper.wire.radius.passwords import secret_hash
 
 SECRET = "testing123"
 

@@ -14,7 +14,7 @@ from tests.protocols.asterisk_fake import FakeAsterisk
 from tests.protocols.house import House, add_peer, add_trunk
 from tests.support import UK_FIXED, Customer, World, free_port, until
 from tollkeeper.core.records import Policy
-from tollkeeper.servers.asterisk_names import address_of, call_ms, peer_of_channel
+from tollkeeper.servers.asterisk.names import address_of, call_ms, peer_of_channel
 
 PATIENT = Policy()
 """Nothing expires while a test looks."""
@@ -223,8 +223,8 @@ async def test_a_list_that_fails_says_nothing_of_calls(
     place: Place, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call goes on, whatever often it is not listed; a complete list without it ends it."""
-    monkeypatch.setattr("tollkeeper.servers.asterisk_link.LIST_SECONDS", 0.2)
-    monkeypatch.setattr("tollkeeper.servers.asterisk_agent.SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("tollkeeper.servers.asterisk.link.LIST_SECONDS", 0.2)
+    monkeypatch.setattr("tollkeeper.servers.asterisk.agent.SECOND_LOOK_SECONDS", 0.1)
     place.fake.list_fault = fault
     await place.peer(reconcile_seconds=1)
     call = await place.fake.dial(UK_FIXED)

@@ -17,13 +17,13 @@ from tests.protocols.packets import malformed
 from tests.support import PREMIUM, UK_FIXED, UNSOLD, Customer, Row, World, free_port, tariff, until
 from tollkeeper.core.records import Policy
 from tollkeeper.services.verify import verify
-from tollkeeper.wire import diameter_codes as codes
-from tollkeeper.wire.diameter import avp, avp_text, decode_header
-from tollkeeper.wire.diameter_base import SessionRequest, decode_answer
-from tollkeeper.wire.diameter_codes import Action, Command, Kind
-from tollkeeper.wire.diameter_credit import Control, CreditAnswer, Money, Units
-from tollkeeper.wire.diameter_credit_encode import encode_request
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter import codes
+from tollkeeper.wire.diameter.base import SessionRequest, decode_answer
+from tollkeeper.wire.diameter.codec import avp, avp_text, decode_header
+from tollkeeper.wire.diameter.codes import Action, Command, Kind
+from tollkeeper.wire.diameter.credit import Control, CreditAnswer, Money, Units
+from tollkeeper.wire.diameter.credit_encode import encode_request
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 MB = 10**6
 DATA = "8.32251@3gpp.org"

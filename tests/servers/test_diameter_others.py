@@ -17,9 +17,9 @@ from tests.protocols.diameter_client import Client
 from tests.protocols.house import add_peer
 from tests.servers.test_diameter import open_desk
 from tests.support import UK_FIXED, free_port, until
-from tollkeeper.wire.diameter_codes import Kind
-from tollkeeper.wire.diameter_credit import Control, Units
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter.codes import Kind
+from tollkeeper.wire.diameter.credit import Control, Units
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin"
 FREEDIAMETER = shutil.which("freeDiameterd", path=PATH)

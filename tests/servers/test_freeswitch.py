@@ -16,7 +16,7 @@ from tests.protocols.freeswitch_fake import FakeFreeSwitch
 from tests.protocols.house import House, add_peer, add_trunk, top_up
 from tests.support import UK_FIXED, Customer, World, until
 from tollkeeper.gateways.kill import KillFailed
-from tollkeeper.servers.freeswitch import FreeSwitchAgent
+from tollkeeper.servers.freeswitch.agent import FreeSwitchAgent
 from tollkeeper.services.tasks import end
 from tollkeeper.services.verify import verify
 from tollkeeper.store.peers import Peer

@@ -6,8 +6,8 @@ import pytest
 
 from tests.protocols.freeswitch_events import Call, channel_headers
 from tollkeeper.core.reasons import MEANINGS, Reason
-from tollkeeper.servers.freeswitch import address_of
-from tollkeeper.servers.freeswitch_words import (
+from tollkeeper.servers.freeswitch.agent import address_of
+from tollkeeper.servers.freeswitch.words import (
     ask_of_event,
     cause_of,
     cause_of_end,
@@ -18,7 +18,7 @@ from tollkeeper.servers.freeswitch_words import (
 )
 from tollkeeper.store.peers import Peer
 from tollkeeper.wire.cdr.causes import of_freeswitch
-from tollkeeper.wire.esl import Event
+from tollkeeper.wire.esl.codec import Event
 
 UUID = "0f1b3a52-2b0d-4a8e-9d53-5ff0a3c7f1d2"
 

@@ -18,7 +18,7 @@ from tests.support import UK_FIXED, Customer, Node, World, until
 from tollkeeper.cli.demo.sipp import cancelling
 from tollkeeper.core.records import Policy
 from tollkeeper.services.verify import verify
-from tollkeeper.wire import evapi
+from tollkeeper.wire.kamailio import evapi
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"not installed here: {missing()}")
 

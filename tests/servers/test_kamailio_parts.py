@@ -21,11 +21,11 @@ from tollkeeper.cli.connect.kamailio_files import CHARGING, PROXY, Site, configu
 from tollkeeper.cli.demo.kamailio import program
 from tollkeeper.cli.demo.sipp import calls_of
 from tollkeeper.errors import Conflict, InvalidInput
-from tollkeeper.servers.kamailio_calls import Line, Lines
-from tollkeeper.servers.kamailio_link import SwitchClock, used_ms
+from tollkeeper.servers.kamailio.calls import Line, Lines
+from tollkeeper.servers.kamailio.link import SwitchClock, used_ms
 from tollkeeper.store.peers import Peer
-from tollkeeper.wire import evapi
-from tollkeeper.wire.kamailio_rpc import MalformedRpc, dialogs, done
+from tollkeeper.wire.kamailio import evapi
+from tollkeeper.wire.kamailio.rpc import MalformedRpc, dialogs, done
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -16,10 +16,10 @@ from tests.protocols.radius_nas import Nas
 from tests.servers.radius_world import Set, radius_set
 from tests.support import BLOCKED, UK_FIXED, UNSOLD, Row, tariff, until
 from tollkeeper.errors import Busy
-from tollkeeper.wire.radius import Attribute, Code, encode_request
-from tollkeeper.wire.radius_attributes import AUDIOCODES, Type, Voice, integer, text, voice, voices
-from tollkeeper.wire.radius_messages import Status
-from tollkeeper.wire.radius_passwords import hide_password, secret_hash
+from tollkeeper.wire.radius.attributes import AUDIOCODES, Type, Voice, integer, text, voice, voices
+from tollkeeper.wire.radius.messages import Status
+from tollkeeper.wire.radius.packet import Attribute, Code, encode_request
+from tollkeeper.wire.radius.passwords import hide_password, secret_hash
 
 CENT = Decimal("0.01")
 MB = 10**6

@@ -12,11 +12,11 @@ from tests.protocols.packets import malformed
 from tests.servers.radius_world import SECRET, Set, radius_set
 from tests.support import until
 from tollkeeper.gateways.kill import KillFailed
-from tollkeeper.servers.radius_ender import RadiusEnder
-from tollkeeper.servers.radius_orders import OrderFailed, Orders, Patience
-from tollkeeper.wire.radius import Code
-from tollkeeper.wire.radius_attributes import Attributes, Type, integer, text
-from tollkeeper.wire.radius_messages import Status
+from tollkeeper.servers.radius.ender import RadiusEnder
+from tollkeeper.servers.radius.orders import OrderFailed, Orders, Patience
+from tollkeeper.wire.radius.attributes import Attributes, Type, integer, text
+from tollkeeper.wire.radius.messages import Status
+from tollkeeper.wire.radius.packet import Code
 
 CENT = Decimal("0.01")
 QUICK = Patience(first=0.05, most=0.1, total=0.6)

@@ -23,9 +23,9 @@ import pytest
 from tests.protocols.radius_nas import Nas
 from tests.servers.radius_world import SECRET, Set, radius_set
 from tests.support import UK_FIXED, UNSOLD, free_port, until
-from tollkeeper.wire.radius import Code
-from tollkeeper.wire.radius_attributes import Type, text
-from tollkeeper.wire.radius_messages import Status
+from tollkeeper.wire.radius.attributes import Type, text
+from tollkeeper.wire.radius.messages import Status
+from tollkeeper.wire.radius.packet import Code
 
 CENT = Decimal("0.01")
 MODULES = list(Path("/usr/lib").glob("*/kamailio/modules/acc_radius.so"))

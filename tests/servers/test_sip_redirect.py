@@ -15,8 +15,8 @@ import pytest
 from tests.protocols.house import House, add_peer, add_trunk
 from tests.protocols.packets import malformed
 from tests.support import BLOCKED, UK_FIXED, UNSOLD, Customer, World, free_port, until
-from tollkeeper.servers import sip_transactions
-from tollkeeper.servers.sip_redirect import ask_of
+from tollkeeper.servers.sip import transactions as sip_transactions
+from tollkeeper.servers.sip.redirect import ask_of
 from tollkeeper.telemetry import REGISTRY
 from tollkeeper.wire import sip
 

@@ -15,10 +15,11 @@ import pytest
 from tests.protocols.house import add_peer
 from tests.protocols.smpp_driver import PASSWORD, Esme, FakeSmsc, Scene, scene, text
 from tests.support import until
-from tollkeeper.servers import smpp as server
-from tollkeeper.servers import smpp_esme, smpp_link
-from tollkeeper.wire import smpp
-from tollkeeper.wire.smpp import Bind
+from tollkeeper.servers.smpp import esme as smpp_esme
+from tollkeeper.servers.smpp import gateway as server
+from tollkeeper.servers.smpp import link as smpp_link
+from tollkeeper.wire.smpp import pdu as smpp
+from tollkeeper.wire.smpp.pdu import Bind
 
 CENTS = Decimal("0.10")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.protocols.packets import malformed
 from tests.protocols.smpp_driver import Scene, scene
 from tests.support import until
-from tollkeeper.wire import smpp
+from tollkeeper.wire.smpp import pdu as smpp
 
 CENTS = Decimal("0.10")
 

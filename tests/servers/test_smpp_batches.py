@@ -8,8 +8,8 @@ import pytest
 
 from tests.support import until
 from tollkeeper.errors import Busy
-from tollkeeper.servers import smpp_batches
-from tollkeeper.servers.smpp_batches import Batches
+from tollkeeper.servers.smpp import batches as smpp_batches
+from tollkeeper.servers.smpp.batches import Batches
 
 
 class Desk:

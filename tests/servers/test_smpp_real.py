@@ -24,7 +24,7 @@ import pytest
 from tests.protocols.packets import malformed
 from tests.protocols.smpp_driver import PASSWORD, Scene, scene
 from tests.support import free_port, until
-from tollkeeper.wire import smpp
+from tollkeeper.wire.smpp import pdu as smpp
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin"
 DRIVE_SMPP = Path("/usr/lib/kannel/test/drive_smpp")

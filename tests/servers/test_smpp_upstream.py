@@ -10,8 +10,9 @@ import pytest
 
 from tests.protocols.smpp_driver import Scene, scene, text
 from tests.support import until
-from tollkeeper.servers import smpp_link, smpp_smsc
-from tollkeeper.wire import smpp
+from tollkeeper.servers.smpp import link as smpp_link
+from tollkeeper.servers.smpp import smsc as smpp_smsc
+from tollkeeper.wire.smpp import pdu as smpp
 
 CENTS = Decimal("0.10")
 
@@ -186,7 +187,7 @@ async def test_a_receipt_goes_to_the_receiver_not_to_the_transmitter(sms: Scene)
 async def test_a_receipt_that_the_esme_cannot_take_now_comes_again(
     sms: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tollkeeper.servers.smpp_receipts.AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr("tollkeeper.servers.smpp.receipts.AGAIN_SECONDS", 0.1)
     sms.set_up()
     await sms.start()
     esme = await sms.esme()
@@ -224,7 +225,7 @@ async def test_many_receipts_reach_a_sender_that_was_away(sms: Scene) -> None:
 async def test_a_receipt_of_nobody_and_a_message_to_an_esme_are_answered(
     sms: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tollkeeper.servers.smpp_receipts.LOOKS", (0.0, 0.01))
+    monkeypatch.setattr("tollkeeper.servers.smpp.receipts.LOOKS", (0.0, 0.01))
     sms.set_up()
     await sms.start()
     assert (await sms.smsc.receipt("77", "UNDELIV", text())).status == smpp.OK

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire import agi
+from tollkeeper.wire.asterisk import agi
 
 CALL = (
     b"agi_network: yes\nagi_network_script: authorise\nagi_request: agi://127.0.0.1/authorise\n"

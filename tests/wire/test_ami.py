@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire import ami
+from tollkeeper.wire.asterisk import ami
 
 BANNER = b"Asterisk Call Manager/7.0.3\r\n"
 SENDABLE = st.text(

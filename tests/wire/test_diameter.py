@@ -10,8 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire import diameter_codes as codes
-from tollkeeper.wire.diameter import (
+from tollkeeper.wire.diameter import codes
+from tollkeeper.wire.diameter.base import (
+    Answer,
+    Capabilities,
+    Link,
+    SessionRequest,
+    decode_answer,
+    decode_capabilities,
+    decode_link,
+    decode_session_request,
+    encode_answer,
+    encode_capabilities,
+    encode_link,
+    encode_session_request,
+    glance,
+)
+from tollkeeper.wire.diameter.codec import (
     HEADER,
     MESSAGE_MAX,
     ONE,
@@ -34,23 +49,8 @@ from tollkeeper.wire.diameter import (
     split,
     walk,
 )
-from tollkeeper.wire.diameter_base import (
-    Answer,
-    Capabilities,
-    Link,
-    SessionRequest,
-    decode_answer,
-    decode_capabilities,
-    decode_link,
-    decode_session_request,
-    encode_answer,
-    encode_capabilities,
-    encode_link,
-    encode_session_request,
-    glance,
-)
-from tollkeeper.wire.diameter_codes import Action, Command, FailureHandling, Kind, Result
-from tollkeeper.wire.diameter_credit import (
+from tollkeeper.wire.diameter.codes import Action, Command, FailureHandling, Kind, Result
+from tollkeeper.wire.diameter.credit import (
     CONTROLS_MAX,
     Control,
     CreditAnswer,
@@ -60,8 +60,8 @@ from tollkeeper.wire.diameter_credit import (
     decode_credit_answer,
     decode_request,
 )
-from tollkeeper.wire.diameter_credit_encode import encode_credit_answer, encode_request
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter.credit_encode import encode_credit_answer, encode_request
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 SESSION = "gw.example;1876543210;523"
 PROXY = avp_text(codes.PROXY_HOST, "dra.example") + avp(codes.PROXY_STATE, b"\1\2\3")

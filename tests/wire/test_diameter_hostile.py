@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from tests.protocols.packets import malformed
 from tests.wire.test_diameter import ANSWER, REQUEST, SESSION
-from tollkeeper.wire import diameter_codes as codes
-from tollkeeper.wire.diameter import Header, MalformedDiameter, avp_u32, decode
-from tollkeeper.wire.diameter_base import (
+from tollkeeper.wire.diameter import codes
+from tollkeeper.wire.diameter.base import (
     Answer,
     Capabilities,
     Link,
@@ -25,8 +24,9 @@ from tollkeeper.wire.diameter_base import (
     encode_session_request,
     glance,
 )
-from tollkeeper.wire.diameter_credit import decode_credit_answer, decode_request
-from tollkeeper.wire.diameter_credit_encode import encode_credit_answer, encode_request
+from tollkeeper.wire.diameter.codec import Header, MalformedDiameter, avp_u32, decode
+from tollkeeper.wire.diameter.credit import decode_credit_answer, decode_request
+from tollkeeper.wire.diameter.credit_encode import encode_credit_answer, encode_request
 
 
 def test_any_bytes_are_a_record_or_malformed() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tollkeeper.wire import diameter_codes as codes
-from tollkeeper.wire.diameter import decode, decode_header, encode_message, walk
-from tollkeeper.wire.diameter_base import decode_capabilities
-from tollkeeper.wire.diameter_codes import Kind
-from tollkeeper.wire.diameter_credit import (
+from tollkeeper.wire.diameter import codes
+from tollkeeper.wire.diameter.base import decode_capabilities
+from tollkeeper.wire.diameter.codec import decode, decode_header, encode_message, walk
+from tollkeeper.wire.diameter.codes import Kind
+from tollkeeper.wire.diameter.credit import (
     Control,
     CreditAnswer,
     CreditRequest,
@@ -20,8 +20,8 @@ from tollkeeper.wire.diameter_credit import (
     decode_credit_answer,
     decode_request,
 )
-from tollkeeper.wire.diameter_credit_encode import encode_credit_answer, encode_request
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter.credit_encode import encode_credit_answer, encode_request
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("TOLLKEEPER_SHARED_DATA", ROOT.parent / "shared" / "data"))

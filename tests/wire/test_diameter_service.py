@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tollkeeper.wire import diameter_codes as codes
-from tollkeeper.wire.diameter import avp, avp_text, group
-from tollkeeper.wire.diameter_service import (
+from tollkeeper.wire.diameter import codes
+from tollkeeper.wire.diameter.codec import avp, avp_text, group
+from tollkeeper.wire.diameter.service import (
     ServiceInformation,
     number_of,
     read_service_information,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire import evapi
-from tollkeeper.wire.evapi import (
+from tollkeeper.wire.kamailio import evapi
+from tollkeeper.wire.kamailio.evapi import (
     FRAME_MAX,
     Answer,
     Authorise,

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire.radius import (
+from tollkeeper.wire.radius.attributes import Attributes, Type
+from tollkeeper.wire.radius.messages import read_question, read_report
+from tollkeeper.wire.radius.packet import (
     Code,
     Fault,
     MalformedRadius,
@@ -24,9 +26,7 @@ from tollkeeper.wire.radius import (
     encode_answer,
     encode_request,
 )
-from tollkeeper.wire.radius_attributes import Attributes, Type
-from tollkeeper.wire.radius_messages import read_question, read_report
-from tollkeeper.wire.radius_passwords import chap_matches, hide_password, reveal_password
+from tollkeeper.wire.radius.passwords import chap_matches, hide_password, reveal_password
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TOLLKEEPER_SHARED_DATA", ROOT.parent / "shared" / "data")) / "protocol"

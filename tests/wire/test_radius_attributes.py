@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire.radius import Attribute, Code, Packet, decode, encode_request
-from tollkeeper.wire.radius_attributes import (
+from tollkeeper.wire.radius.attributes import (
     AUDIOCODES,
     Attributes,
     Type,
@@ -25,9 +24,10 @@ from tollkeeper.wire.radius_attributes import (
     text,
     voice,
 )
-from tollkeeper.wire.radius_messages import Origin, Report, Status, read_question, read_report
-from tollkeeper.wire.radius_orders import Target, disconnect, error_cause, prolong
-from tollkeeper.wire.radius_passwords import Digest, digest_matches, read_digest, secret_hash
+from tollkeeper.wire.radius.messages import Origin, Report, Status, read_question, read_report
+from tollkeeper.wire.radius.orders import Target, disconnect, error_cause, prolong
+from tollkeeper.wire.radius.packet import Attribute, Code, Packet, decode, encode_request
+from tollkeeper.wire.radius.passwords import Digest, digest_matches, read_digest, secret_hash
 
 SECRET = b"testing123"
 NOW = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)

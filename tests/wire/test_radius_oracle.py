@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.wire.radius import (
+from tollkeeper.wire.radius.messages import read_question
+from tollkeeper.wire.radius.packet import (
     Attribute,
     Code,
     Fault,
@@ -18,8 +19,7 @@ from tollkeeper.wire.radius import (
     encode_answer,
     encode_request,
 )
-from tollkeeper.wire.radius_messages import read_question
-from tollkeeper.wire.radius_passwords import hide_password, reveal_password
+from tollkeeper.wire.radius.passwords import hide_password, reveal_password
 
 pytest.importorskip("pyrad", reason="pyrad is not installed")
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.wire import smpp
-from tollkeeper.wire.smpp import Bind, Framer, MalformedPdu, Message, Pdu
+from tollkeeper.wire.smpp import pdu as smpp
+from tollkeeper.wire.smpp.pdu import Bind, Framer, MalformedPdu, Message, Pdu
 
 SHARED = Path(
     os.environ.get("TOLLKEEPER_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollkeeper.core.messages import segments
-from tollkeeper.wire import smpp
-from tollkeeper.wire.smpp import MalformedPdu, Message
-from tollkeeper.wire.smpp_receipt import Receipt, canonical_id, read_receipt, receipt_parts
-from tollkeeper.wire.smpp_text import (
+from tollkeeper.wire.smpp import pdu as smpp
+from tollkeeper.wire.smpp.pdu import MalformedPdu, Message
+from tollkeeper.wire.smpp.receipt import Receipt, canonical_id, read_receipt, receipt_parts
+from tollkeeper.wire.smpp.text import (
     GSM,
     Part,
     content_of,

@@ -29,7 +29,7 @@ def make_listeners(board: Switchboard, settings: Settings) -> list[Listener]:
     """The listeners that the settings ask for."""
     made: list[Listener] = []
     if settings.radius_auth_listen or settings.radius_acct_listen:
-        from tollkeeper.servers.radius import RadiusServer
+        from tollkeeper.servers.radius.server import RadiusServer
 
         auth, acct = settings.radius_auth_listen, settings.radius_acct_listen
         made.append(
@@ -41,16 +41,16 @@ def make_listeners(board: Switchboard, settings: Settings) -> list[Listener]:
             )
         )
     if settings.smpp_listen or settings.smpp_tls_listen:
-        from tollkeeper.servers.smpp import SmppGateway
+        from tollkeeper.servers.smpp.gateway import SmppGateway
 
         made.append(SmppGateway(board, settings))
     if settings.agi_listen:
-        from tollkeeper.servers.asterisk import AgiServer
+        from tollkeeper.servers.asterisk.server import AgiServer
 
         host, port = listen_address(settings.agi_listen)
         made.append(AgiServer(board, host, port, most=settings.network_queue_max))
     if settings.sip_listen:
-        from tollkeeper.servers.sip_redirect import SipRedirect
+        from tollkeeper.servers.sip.redirect import SipRedirect
 
         host, port = listen_address(settings.sip_listen)
         made.append(
@@ -63,7 +63,7 @@ def make_listeners(board: Switchboard, settings: Settings) -> list[Listener]:
             )
         )
     if settings.diameter_listen or settings.diameter_tls_listen:
-        from tollkeeper.servers.diameter import diameter_servers
+        from tollkeeper.servers.diameter.server import diameter_servers
 
         made += diameter_servers(board, settings)
     return made
@@ -71,7 +71,7 @@ def make_listeners(board: Switchboard, settings: Settings) -> list[Listener]:
 
 def register_enders(board: Switchboard) -> list[Stoppable]:
     """Who ends calls where no connection is needed, so that every process can; to be stopped at the end."""
-    from tollkeeper.servers.radius_ender import RadiusEnder
+    from tollkeeper.servers.radius.ender import RadiusEnder
 
     radius = RadiusEnder(board)
     board.reach.add_kind("radius", radius)
@@ -82,20 +82,20 @@ def register_enders(board: Switchboard) -> list[Stoppable]:
 
 
 def _freeswitch(board: Switchboard, peer: Peer) -> Agent:
-    from tollkeeper.servers.freeswitch import FreeSwitchAgent
+    from tollkeeper.servers.freeswitch.agent import FreeSwitchAgent
 
     return FreeSwitchAgent(board, peer)
 
 
 def _asterisk(board: Switchboard, peer: Peer) -> Agent:
-    from tollkeeper.servers.asterisk_agent import AsteriskAgent
+    from tollkeeper.servers.asterisk.agent import AsteriskAgent
 
     return AsteriskAgent(board, peer)
 
 
 def _kamailio(board: Switchboard, peer: Peer) -> Agent:
-    from tollkeeper.servers.kamailio_agent import KamailioAgent
-    from tollkeeper.servers.kamailio_simple import SimpleAgent
+    from tollkeeper.servers.kamailio.agent import KamailioAgent
+    from tollkeeper.servers.kamailio.simple import SimpleAgent
 
     return KamailioAgent(board, peer) if peer.text("connect") else SimpleAgent(board, peer)
 

@@ -18,7 +18,9 @@ from tollkeeper.services.peer_book import PeerBook
 from tollkeeper.settings import Settings, listen_address
 from tollkeeper.store import doctor as store
 from tollkeeper.store.peers import Peer, read_peers
-from tollkeeper.wire import radius, sip, smpp
+from tollkeeper.wire import sip
+from tollkeeper.wire.radius import packet as radius
+from tollkeeper.wire.smpp import pdu as smpp
 
 SECONDS = 2.0
 """How long anything may take; listeners answer within milliseconds."""

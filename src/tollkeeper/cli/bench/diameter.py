@@ -24,18 +24,18 @@ from tollkeeper.errors import SetupError
 from tollkeeper.services.peers import create_peer
 from tollkeeper.store.db import Database
 from tollkeeper.store.peers import Peer
-from tollkeeper.wire.diameter import decode_header, frame_length
-from tollkeeper.wire.diameter_base import Capabilities, encode_capabilities
-from tollkeeper.wire.diameter_codes import Command, Kind, Result, Subscriber
-from tollkeeper.wire.diameter_credit import (
+from tollkeeper.wire.diameter.base import Capabilities, encode_capabilities
+from tollkeeper.wire.diameter.codec import decode_header, frame_length
+from tollkeeper.wire.diameter.codes import Command, Kind, Result, Subscriber
+from tollkeeper.wire.diameter.credit import (
     Control,
     CreditAnswer,
     CreditRequest,
     Units,
     decode_request,
 )
-from tollkeeper.wire.diameter_credit_encode import encode_credit_answer, encode_request
-from tollkeeper.wire.diameter_service import ServiceInformation
+from tollkeeper.wire.diameter.credit_encode import encode_credit_answer, encode_request
+from tollkeeper.wire.diameter.service import ServiceInformation
 
 CONNECTIONS = 4
 IN_FLIGHT = 16

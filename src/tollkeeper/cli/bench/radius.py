@@ -25,7 +25,9 @@ from tollkeeper.errors import SetupError
 from tollkeeper.services.peers import create_peer
 from tollkeeper.store.db import Database
 from tollkeeper.store.peers import Peer
-from tollkeeper.wire.radius import (
+from tollkeeper.wire.radius.attributes import Type, Voice, integer, text, voice
+from tollkeeper.wire.radius.messages import Status, read_report
+from tollkeeper.wire.radius.packet import (
     Attribute,
     Code,
     check_request,
@@ -33,8 +35,6 @@ from tollkeeper.wire.radius import (
     encode_answer,
     encode_request,
 )
-from tollkeeper.wire.radius_attributes import Type, Voice, integer, text, voice
-from tollkeeper.wire.radius_messages import Status, read_report
 
 SOCKETS = 4
 IN_FLIGHT = 8

@@ -23,9 +23,9 @@ from tollkeeper.errors import SetupError
 from tollkeeper.services.peers import create_peer
 from tollkeeper.store.db import Database
 from tollkeeper.store.peers import Peer
-from tollkeeper.wire import smpp
-from tollkeeper.wire.smpp import Bind, Framer, Message
-from tollkeeper.wire.smpp_text import count_segments
+from tollkeeper.wire.smpp import pdu as smpp
+from tollkeeper.wire.smpp.pdu import Bind, Framer, Message
+from tollkeeper.wire.smpp.text import count_segments
 
 CONNECTIONS = 4
 WINDOW = 50

@@ -19,8 +19,8 @@ from tollkeeper.cli.connect.freeswitch_files import (
     configuration,
 )
 from tollkeeper.errors import InvalidInput
-from tollkeeper.servers.freeswitch import address_of
-from tollkeeper.servers.freeswitch_words import ENTRY_CONTEXT, ROUTING_CONTEXT
+from tollkeeper.servers.freeswitch.agent import address_of
+from tollkeeper.servers.freeswitch.words import ENTRY_CONTEXT, ROUTING_CONTEXT
 from tollkeeper.store.peers import Peer
 
 ANY = "0.0.0.0"  # noqa: S104 - the list of addresses says who may connect

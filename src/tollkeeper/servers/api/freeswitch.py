@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from tollkeeper.errors import Busy, InvalidInput, TollkeeperError
-from tollkeeper.servers import freeswitch_http
 from tollkeeper.servers.api.auth import DOCUMENTED, ChargeKey, actor_of
 from tollkeeper.servers.api.context import Context, Services
 from tollkeeper.servers.api.schemas import Code
+from tollkeeper.servers.freeswitch import http as freeswitch_http
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.collect import push_file
 from tollkeeper.services.keys import allows
-from tollkeeper.wire.esl_dialplan import FORM_MAX
+from tollkeeper.wire.esl.dialplan import FORM_MAX
 
 router = APIRouter(prefix="/v1/freeswitch", dependencies=DOCUMENTED, tags=["freeswitch"])
 

@@ -1,0 +1,1 @@
+"""Asterisk: the FastAGI server, and the agent that follows its calls by AMI."""

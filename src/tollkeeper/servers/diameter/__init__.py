@@ -1,0 +1,1 @@
+"""Diameter credit control (RFC 8506): connections, sessions, events."""

@@ -1,0 +1,1 @@
+"""RADIUS: authentication, accounting, and requests to end or extend calls."""

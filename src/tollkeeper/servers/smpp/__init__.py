@@ -1,0 +1,1 @@
+"""SMPP: the gateway between ESMEs and SMSCs that charges before it passes on."""

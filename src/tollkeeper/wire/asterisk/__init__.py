@@ -1,0 +1,1 @@
+"""Asterisk's gateway and manager interfaces as records."""

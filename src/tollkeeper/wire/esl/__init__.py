@@ -1,0 +1,1 @@
+"""FreeSWITCH's event socket as records."""

@@ -1,0 +1,1 @@
+"""What Kamailio and we say to each other, as records."""

@@ -1,0 +1,1 @@
+"""RADIUS (RFC 2865 and its kin) as records."""
