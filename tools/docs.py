@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 if not __package__:
     sys.path.insert(0, str(ROOT))  # run as a script
 
-from tools import docs_api, docs_records, docs_states  # noqa: E402 (only now can they be found)
+from tools import docs_api, docs_peers, docs_records, docs_states  # noqa: E402 (only now can they be found)
 from tools.pages import page, table  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -169,26 +169,6 @@ def _sentence(node: ast.expr) -> str:
 # --- writing -------------------------------------------------------------------------------------
 
 
-# --- writing -------------------------------------------------------------------------------------
-
-
-def cdr_formats() -> str:
-    """The formats of call records, and what can become of a record."""
-    return page(
-        "Formats of call records",
-        "`tollkeeper cdr sniff FILE` says which one a file is of. Files may be packed by gzip, bzip2, xz or zstd.",
-        table(["format", "what", "endings", "how it is read"], docs_records.formats()),
-        "For `csv` and `jsonl` a [mapping](cdr-mapping.md) says what is what. It can fill these fields: "
-        + docs_records.mapping_fields()
-        + ".",
-        "## Why a record is put aside",
-        table(["reason"], docs_records.quarantine_reasons()),
-        "What helps is said in [how records become money](../explanation/how-records-become-money.md).",
-        "## What is reported of records in the books",
-        table(["mismatch"], docs_records.mismatches()),
-    )
-
-
 PAGES: dict[str, Callable[[], str]] = {
     "http-api.md": docs_api.http_api,
     "cli.md": cli,
@@ -197,6 +177,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": error_page,
     "session-states.md": docs_states.session_states,
     "cdr-formats.md": docs_records.cdr_formats,
+    "peer-options.md": docs_peers.peer_options,
 }
 
 

@@ -46,6 +46,7 @@ def http_api() -> str:
         for method in getattr(route, "methods", ())
     }
     scopes["get", "/healthz"] = ""
+    scopes["get", "/v1/events"] = "charge`, `read` or `manage"  # what is told depends on the key
     for path in charging_openapi.openapi_part()[0]:
         scopes["post", path] = "charge` or `read" if path == "/v1/quote" else "charge"
     lines: list[str] = []

@@ -109,7 +109,7 @@ def diameter_encode(m: Any, record: Any) -> bytes | None:
 
 
 def smpp_decode(m: Any, data: bytes) -> Any:
-    smpp, text, error = m.smpp, m.smpp_text, m.smpp_pdu.MalformedPdu
+    smpp, text, error = m.smpp_pdu, m.smpp_text, m.smpp_pdu.MalformedPdu
     framer = smpp.Framer()
     framed = framer.feed(data)
     assert framer.pending <= len(data)
@@ -149,7 +149,7 @@ def smpp_encode(m: Any, record: Any) -> bytes:
 
 
 def smpp_seeds(m: Any) -> dict[str, bytes]:
-    smpp = m.smpp
+    smpp = m.smpp_pdu
 
     def message(command: int, **fields: Any) -> bytes:
         one = smpp.Message(source="100", dest="447700900123", dest_ton=1, dest_npi=1, **fields)

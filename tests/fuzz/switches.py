@@ -92,7 +92,7 @@ def evapi_encode(m: Any, record: Any) -> bytes:
 
 
 def evapi_seeds(m: Any) -> dict[str, bytes]:
-    e = m.evapi
+    e = m.kamailio_evapi
     call = e.Call("c1@x", "t1", "12025550100", "442071838750", "192.0.2.1", "acme", "1700000000.5")
     told = {"id": "9", "at": "1700000001.25", "call_id": "c1@x", "from_tag": "t1", "session": "s1"}
     return {

@@ -179,3 +179,29 @@ async def test_the_webhook_of_a_party_does_not_reach_inside(
         await it.work()
         assert receiver.requests == []
         assert "not a public address" in it.deliveries()[0]["last_error"]
+
+
+async def test_events_are_kept_for_a_week_and_deliveries_for_a_month(database_url: str) -> None:
+    """Also one that nobody took; what is younger stays."""
+    async with desk(database_url) as it:
+        await it.hook()
+        await it.call("old")
+        await it.work()
+        assert it.world.one("SELECT count(*) FROM feed") == 1
+        it.clock.forward(days=6)
+        await it.parts.events.keep_house()
+        assert it.world.one("SELECT count(*) FROM feed") == 1
+        it.clock.forward(days=1, seconds=1)
+        await it.call("new")
+        await it.parts.events.feed()
+        await it.parts.events.keep_house()
+        assert it.world.one("SELECT count(*) FROM feed") == 1
+        assert len(it.deliveries()) == 2
+        it.clock.forward(days=24)
+        await it.parts.events.keep_house()
+        (left,) = it.deliveries()
+        assert left["done_at"] is None
+        it.clock.forward(days=7)
+        await it.parts.events.keep_house()
+        assert not it.deliveries()
+        assert it.world.one("SELECT count(*) FROM feed") == 0

@@ -66,6 +66,8 @@ class Nas:
     obey: Callable[[Packet], int | None] = lambda _: None
     deaf: bool = False
     answers_with: bytes = b""
+    marks: tuple[Attribute, ...] = ()
+    """What it says of itself in every report: two of them at one address are told apart by that."""
     orders: list[Packet] = field(default_factory=list)
     order_bytes: list[bytes] = field(default_factory=list)
     last: Exchange | None = None
@@ -104,7 +106,7 @@ class Nas:
 
     async def tell(self, status: int, attributes: list[Attribute]) -> Exchange:
         """An Accounting-Request and its answer."""
-        found = [integer(Type.ACCT_STATUS_TYPE, status), *attributes]
+        found = [integer(Type.ACCT_STATUS_TYPE, status), *attributes, *self.marks]
         return await self.send(self.request(Code.ACCOUNTING_REQUEST, found), self.acct)
 
     async def send(self, data: bytes, port: int, *, seconds: float = 10.0) -> Exchange:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from tests.protocols.house import House, add_peer, add_trunk
 from tests.protocols.radius_nas import Exchange, Nas
 from tests.support import UK_FIXED, Customer, World, free_port, until
+from tollkeeper.core.trunks import Trace
 from tollkeeper.store.peers import Peer
 from tollkeeper.telemetry import REGISTRY
 from tollkeeper.wire.radius.attributes import Type, integer, text
@@ -30,6 +33,7 @@ class Set:
     acme: Customer
     peer: Peer
     nas: Nas
+    balance: Decimal = Decimal(100)
 
     def call(self, session_id: str = "A1", called: str = UK_FIXED, **more: str) -> list[Attribute]:
         """The attributes of a call."""
@@ -53,7 +57,8 @@ class Set:
         """Sessions that were closed, in the order of their ending."""
         return self.world.sql(
             "SELECT key, ending, charge, (body->>'used_ms')::bigint AS used_ms, body->>'cause' AS cause"
-            " FROM closed_session ORDER BY closed_at, key"
+            " FROM closed_session WHERE starts_with(key, %s) ORDER BY closed_at, key",
+            f"{self.peer.switch}/",
         )
 
     def charges(self) -> dict[str, Decimal]:
@@ -62,8 +67,20 @@ class Set:
 
     def up(self) -> list[str]:
         """The ids of open sessions."""
-        rows = self.world.sql("SELECT key FROM live_session ORDER BY key")
+        rows = self.world.sql(
+            "SELECT key FROM live_session WHERE starts_with(key, %s) ORDER BY key",
+            f"{self.peer.switch}/",
+        )
         return [row["key"].partition("/")[2] for row in rows]
+
+    def later(self, seconds: int) -> None:
+        """From now on the protocol's clock says so much more; that of charging goes on as it was."""
+        ahead = timedelta(seconds=seconds)
+        self.house.board.clock = lambda: datetime.now(UTC) + ahead
+
+    def spent(self) -> Decimal:
+        """What acme has paid for usage in all."""
+        return self.balance - self.world.wallet(self.acme).available
 
     def faults(self, fault: str, peer: str = "gw") -> float:
         """How often something was wrong."""
@@ -124,4 +141,40 @@ async def radius_set(
         nas = Nas(SECRET.encode(), auth, acct)
         await nas.open()
         stack.callback(nas.close)
-        yield Set(world, house, acme, peer, nas)
+        yield Set(world, house, acme, peer, nas, Decimal(balance))
+
+
+_numbers = itertools.count(1)
+
+
+@asynccontextmanager
+async def next_set(made: Set, *, balance: str = "100") -> AsyncIterator[Set]:
+    """The same server for another test: another switch and customer, no options, nothing charged yet."""
+    number, world = next(_numbers), made.world
+    code, clock = f"acme-{number}", made.house.board.clock
+    acme = world.customer(code, balance=balance)
+    add_trunk(world, f"{code}-in", acme)
+    world.notify(f"party:{acme.id}")
+    world.sql(
+        "UPDATE peer SET switch = %s, trunk = %s, options = '{}', dialect = '' WHERE id = %s",
+        f"gw-{number}",
+        f"{code}-in",
+        made.peer.id,
+    )
+    peer = replace(made.peer, switch=f"gw-{number}", trunk=f"{code}-in", options={}, dialect="")
+    mark = integer(Type.NAS_PORT, number)
+    nas = Nas(made.nas.secret, made.nas.auth, made.nas.acct, marks=(mark,))
+    await nas.open()
+    again = replace(made, acme=acme, peer=peer, nas=nas, balance=Decimal(balance))
+    board = made.house.board
+    try:
+        await again.changed(lambda known: known.switch == peer.switch)
+        await until(
+            lambda: (
+                board.book.trunk_of(peer, Trace()) is not None and board.party_code(acme.id) == code
+            )
+        )
+        yield again
+    finally:
+        board.clock = clock
+        nas.close()

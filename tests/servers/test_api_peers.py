@@ -127,3 +127,24 @@ async def test_a_credential_lives_its_life_and_its_password_is_never_shown(desk:
     )
     assert (await desk.call("DELETE", path)).status_code == 204
     problem(await desk.call("GET", path), 404, "unknown_credential")
+
+
+async def test_a_trunk_that_a_peer_names_is_not_deleted(desk: Desk) -> None:
+    """Its calls would be nobody's from then on; once no peer names it, it can go."""
+    trunk = {"code": "acme-in", "direction": "in", "party": "acme", "addresses": ["192.0.2.7"]}
+    assert (await desk.call("POST", "/v1/trunks", json=trunk)).status_code == 201
+    named = await desk.call("POST", "/v1/peers", json={**NEW, "trunk": "acme-in"})
+    assert named.status_code == 201
+    said = problem(await desk.call("DELETE", "/v1/trunks/acme-in"), 409, "trunk_in_use", "trunk")
+    assert said == 'the trunk "acme-in" is that of the peer "nas"; change that peer first'
+    assert (await desk.call("PATCH", "/v1/peers/nas", json={"trunk": ""})).status_code == 200
+    assert (await desk.call("DELETE", "/v1/trunks/acme-in")).status_code == 204
+
+
+async def test_what_is_shown_in_the_place_of_a_secret_does_not_replace_it(desk: Desk) -> None:
+    """A client may send back what it got, with another option changed."""
+    assert (await desk.call("POST", "/v1/peers", json=NEW)).status_code == 201
+    shown = (await desk.call("GET", "/v1/peers/nas")).json()["options"]
+    changed = await desk.call("PATCH", "/v1/peers/nas", json={"options": {**shown, "interim": 60}})
+    assert changed.json()["options"] == {"orders_secret": HIDDEN, "interim": 60}
+    assert desk.world.one("SELECT options ->> 'orders_secret' FROM peer") == "hush-hush"

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.protocols.diameter_client import Client
-from tests.protocols.house import House, add_peer, add_trunk, top_up
+from tests.protocols.house import add_peer, add_trunk, top_up
 from tests.protocols.packets import malformed
-from tests.support import PREMIUM, UK_FIXED, UNSOLD, Customer, Row, World, free_port, tariff, until
-from tollkeeper.core.records import Policy
-from tollkeeper.services.verify import verify
+from tests.servers.diameter_desk import DATA, MB, SMS, Desk, open_desk
+from tests.support import PREMIUM, UK_FIXED, UNSOLD, until
 from tollkeeper.wire.diameter import codes
 from tollkeeper.wire.diameter.base import SessionRequest, decode_answer
 from tollkeeper.wire.diameter.codec import avp, avp_text, decode_header
@@ -24,78 +22,6 @@ from tollkeeper.wire.diameter.codes import Action, Command, Kind
 from tollkeeper.wire.diameter.credit import Control, CreditAnswer, Money, Units
 from tollkeeper.wire.diameter.credit_encode import encode_request
 from tollkeeper.wire.diameter.service import ServiceInformation
-
-MB = 10**6
-DATA = "8.32251@3gpp.org"
-SMS = "32274@3gpp.org"
-
-
-@dataclass
-class Desk:
-    """A running house with a customer whose gateway charges by Diameter."""
-
-    world: World
-    house: House
-    acme: Customer
-    address: tuple[str, int]
-    stack: AsyncExitStack
-    numbers: dict[str, int] = field(default_factory=dict)
-
-    async def client(self, host: str = "gw.example", **more: Any) -> Client:
-        """A gateway that said hello."""
-        client = Client(host, **more)
-        self.stack.push_async_callback(client.close)
-        await client.connect(self.address)
-        answer = await client.hello()
-        assert answer.result == 2001
-        assert (answer.origin_host, answer.origin_realm) == ("ocs.example", "example")
-        return client
-
-    async def say(self, client: Client, session: str, kind: Kind, **more: Any) -> CreditAnswer:
-        """The next request of a session, about a call to a fixed number unless said otherwise."""
-        number = self.numbers.get(session, 0)
-        self.numbers[session] = number + 1
-        values: dict[str, Any] = {
-            "subscribers": ((0, "12025550100"),),
-            "information": ServiceInformation(called=f"tel:+{UK_FIXED}"),
-        } | more
-        return await client.credit(client.request(f"gw.example;{session}", kind, number, **values))
-
-    def balance(self) -> Decimal:
-        """What the customer has."""
-        return self.world.wallet(self.acme).balance
-
-    async def proven(self) -> None:
-        """Nothing is open or held, and the books are right."""
-        assert self.world.one("SELECT count(*) FROM live_session") == 0
-        assert self.world.wallet(self.acme).held == 0
-        report = await verify(self.house.parts.database)
-        assert report.clean, report.findings
-
-
-async def open_desk(url: str, stack: AsyncExitStack, **given: Any) -> Desk:
-    """Voice at a cent a second, data at a cent a megabyte, messages at five cents; ten dollars."""
-    world = stack.enter_context(World(url))
-    data = world.card("data", [Row("", "Home", tariff("0.01", 1000, 1000))], service="data", per=MB)
-    sms = world.card("sms", [Row("44", "UK", tariff("0.05"))], service="sms", per=1)
-    acme = world.customer("acme", balance="10", plan=world.plan("all", world.card_id, data, sms))
-    add_trunk(world, "acme-in", acme)
-    add_peer(
-        world, "gw", "diameter", addresses=["127.0.0.1"], trunk="acme-in",
-        options={"origin_host": "gw.example", "slice": 60},
-    )  # fmt: skip
-    port = free_port()
-    house = House(
-        url,
-        policy=Policy(answer_window=30, grace=30),
-        diameter_listen=f"127.0.0.1:{port}",
-        diameter_host="ocs.example",
-        diameter_realm="example",
-        **given,
-    )
-    await house.start()
-    stack.push_async_callback(house.stop)
-    return Desk(world, house, acme, ("127.0.0.1", port), stack)
 
 
 @pytest.fixture
@@ -123,23 +49,20 @@ async def test_only_peers_that_are_set_are_let_in(desk: Desk) -> None:
         await asyncio.wait_for(client.closed.wait(), 5)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+async def test_what_is_no_hello_ends_the_connection(desk: Desk) -> None:
+    """HTTP, a message of 16 MB, one of no length, a request before the hello: nothing is answered."""
+    for data in (
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x01\xff\xff\xff" + bytes(16),
         b"\x01\x00\x00\x10" + bytes(16),
         encode_request(Client().request("s", Kind.INITIAL, 0), 1, 1),
-    ],
-    ids=["http", "16 MB", "no length", "no hello"],
-)
-async def test_what_is_no_hello_ends_the_connection(desk: Desk, data: bytes) -> None:
-    client = Client()
-    desk.stack.push_async_callback(client.close)
-    await client.connect(desk.address)
-    client.send(data)
-    await asyncio.wait_for(client.closed.wait(), 5)
-    assert [who for who, _ in client.frames] == ["client"], "nothing was answered"
+    ):
+        client = Client()
+        desk.stack.push_async_callback(client.close)
+        await client.connect(desk.address)
+        client.send(data)
+        await asyncio.wait_for(client.closed.wait(), 5)
+        assert [who for who, _ in client.frames] == ["client"], data
 
 
 async def test_the_connection_is_watched_and_left_in_good_order(desk: Desk) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.protocols.diameter_client import Client
 from tests.protocols.house import add_peer
-from tests.servers.test_diameter import open_desk
+from tests.servers.diameter_desk import open_desk
 from tests.support import UK_FIXED, free_port, until
 from tollkeeper.wire.diameter.codes import Kind
 from tollkeeper.wire.diameter.credit import Control, Units

@@ -398,7 +398,7 @@ async def test_what_happened_while_the_connection_was_gone_is_caught_up(database
 
 
 async def test_a_top_up_while_the_switch_is_away_is_set_when_it_is_back(database_url: str) -> None:
-    """The new limit could not be set: it is, as soon as the switch is connected again."""
+    """Whether the call is up nobody could say: it is asked, and extended, as soon as it is connected again."""
     async with scene(database_url, balance="0.03") as s:
         call = await s.routed()
         s.switch.answer(call)
@@ -407,10 +407,10 @@ async def test_a_top_up_while_the_switch_is_away_is_set_when_it_is_back(database
         s.switch.drop()
         await until(lambda: s.switch.connected == 0)
         top_up(s.world, s.acme, "1")
+        s.switch.rude = False
         await until(
             lambda: s.world.one("SELECT (body->>'granted_seconds')::int FROM live_session") > 4
         )
-        s.switch.rude = False
         await until(lambda: len(s.switch.tasks) == 1 and s.switch.tasks[0][1] > 3.2, seconds=6)
         await until(lambda: s.switch.now() - call.answered > 3_600_000)
         assert call.live

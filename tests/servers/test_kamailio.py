@@ -14,9 +14,11 @@ import pytest
 
 from tests.protocols.house import House, add_peer, add_trunk, top_up
 from tests.protocols.kamailio_host import Caller, Config, Site, holding, missing, talking
+from tests.servers.served import served
 from tests.support import UK_FIXED, Customer, Node, World, until
 from tollkeeper.cli.demo.sipp import cancelling
 from tollkeeper.core.records import Policy
+from tollkeeper.servers.kamailio import link
 from tollkeeper.services.verify import verify
 from tollkeeper.wire.kamailio import evapi
 
@@ -99,17 +101,30 @@ async def answered(*callers: Caller) -> None:
 
 
 async def test_calls_end_with_their_money_whatever_the_ends_do(scene: Scene) -> None:
-    """Forty callers and the gateway answer a BYE at once, so that Kamailio loses reports; one sends re-INVITEs."""
+    """All answer a BYE at once, so that Kamailio loses reports, and BYEs to callees; one sends re-INVITEs.
+
+    What a caller chooses, its name and Call-ID, is text that means nothing to Kamailio's configuration.
+    """
     calls = 40
     await scene.open(str(CENT * 2 * (calls + 1)), answer_bye_after_ms=0, slice=2)
     racing = scene.site.call(
-        "racing", holding(answer_bye_after_ms=0), *[("a", UK_FIXED)] * calls, rate=200
+        "racing",
+        holding(answer_bye_after_ms=0),
+        *[("a$ci", UK_FIXED)] * calls,
+        options=("-cid_str", "%u-$ci$TS-%p@%s"),
+        rate=200,
     )
     again = scene.site.call("again", holding(reinvites=[700, 700]), ("b", UK_FIXED))
     seen = await racing.done() + await again.done()
+    await until(
+        lambda: sum("cut" in call.moments for call in scene.site.gateway.calls()) == calls + 1,
+        seconds=6,
+        what="every callee got its BYE",
+    )
     await scene.settled()
     assert len(seen) == calls + 1
     assert all(1.6 <= call.seconds <= 2.8 for call in seen), [call.seconds for call in seen]
+    assert {session["key"] for session in scene.closed()} == {f"kam/{c.call_id}" for c in seen}
     charges = [session["charge"] for session in scene.closed()]
     assert len(charges) == calls + 1
     # On a machine that is busy with other things a BYE may leave after the second has begun.
@@ -187,8 +202,11 @@ async def test_a_second_call_by_the_same_id_is_a_call_of_its_own(scene: Scene) -
     assert scene.world.wallet(scene.acme).balance == CENT * 8 - sum(charges) >= 0
 
 
-async def test_a_call_that_is_to_be_ended_ends_at_once(scene: Scene) -> None:
+async def test_a_call_that_is_to_be_ended_ends_at_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked to by the operator, by evapi; and where that line is dead, by JSON-RPC."""
+    monkeypatch.setattr(link, "DONE_SECONDS", 0.5)
     await scene.open("1", slice=30)
     one = scene.site.call("one", holding(), ("a", UK_FIXED))
     two = scene.site.call("two", holding(), ("b", UK_FIXED))
@@ -240,47 +258,44 @@ async def test_who_does_not_know_the_secret_decides_nothing(scene: Scene) -> Non
 
 
 async def test_the_simple_transport_charges_refuses_and_limits_by_http_alone(
-    database_url: str, tmp_path: Path
+    database_url: str,
 ) -> None:
     """Kamailio asks and tells by HTTP: one call talks, one is cut at its money's end, one is refused."""
-    with World(database_url) as world:
-        acme = world.customer("acme", balance="0.05")
+    async with AsyncExitStack() as stack:
+        world = stack.enter_context(World(database_url))
+        acme = world.customer("acme", balance="0.04")
         key = world.key("charge", switch="kam")
-        node = Node(database_url, tmp_path / "node.log")
-        node.start()
-        try:
-            await until(node.answers, seconds=30, what="the server answers")
-            config = Config(transport="http", http_url=node.url, key=key, http_party="acme")
-            async with Site(config=config) as site:
-                rpc = {"rpc": site.kamailio.rpc_url, "reconcile_seconds": 1}
-                add_peer(world, "kam", "kamailio", options=rpc)
-                talk = site.call("talk", talking(), ("a", UK_FIXED, 1300))
-                assert [call.refused for call in await talk.done()] == [0]
-                await until(lambda: world.wallet(acme).balance == CENT * 3, what="it is charged")
-                cut = site.call("cut", holding(), ("b", UK_FIXED))
-                await answered(cut)
-                poor = site.call("poor", talking(), ("c", UK_FIXED, 100))
-                assert [call.refused for call in await poor.done()] == [402]
-                (ended,) = await cut.done()
-                assert 2.5 <= ended.seconds <= 5.0
-                await until(lambda: world.one("SELECT count(*) FROM live_session") == 0)
-                assert -CENT * 2 <= world.wallet(acme).balance <= 0
-                top_up(world, acme, "1")
-                held = site.call("held", holding(), ("d", UK_FIXED))
-                await answered(held)
-                await until(
-                    lambda: world.one("SELECT body->>'answered_at' IS NOT NULL FROM live_session")
-                )
-                (row,) = world.sql("SELECT key FROM live_session")
-                async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as http:
-                    path = f"/v1/sessions/{row['key'].partition('/')[2]}/kill"
-                    answer = await http.post(node.url + path, json={"reason": "test"})
-                    assert answer.is_success, answer.text
-                (ended,) = await held.done()
-                assert ended.seconds < 8.0
-                await until(lambda: world.one("SELECT count(*) FROM live_session") == 0)
-        finally:
-            node.kill()
+        base, _, _ = await stack.enter_async_context(served(database_url))
+        house = House(database_url, policy=PATIENT)
+        await house.start()
+        stack.push_async_callback(house.stop)
+        config = Config(transport="http", http_url=base, key=key, http_party="acme")
+        site = await stack.enter_async_context(Site(config=config))
+        rpc = {"rpc": site.kamailio.rpc_url, "reconcile_seconds": 1}
+        add_peer(world, "kam", "kamailio", options=rpc)
+        talk = site.call("talk", talking(), ("a", UK_FIXED, 1300))
+        assert [call.refused for call in await talk.done()] == [0]
+        await until(lambda: world.wallet(acme).balance == CENT * 2, what="it is charged")
+        cut = site.call("cut", holding(), ("b", UK_FIXED))
+        await answered(cut)
+        poor = site.call("poor", talking(), ("c", UK_FIXED, 100))
+        assert [call.refused for call in await poor.done()] == [402]
+        (ended,) = await cut.done()
+        assert 1.5 <= ended.seconds <= 4.0
+        await until(lambda: world.one("SELECT count(*) FROM live_session") == 0)
+        assert -CENT * 2 <= world.wallet(acme).balance <= 0
+        top_up(world, acme, "1")
+        held = site.call("held", holding(), ("d", UK_FIXED))
+        await answered(held)
+        await until(lambda: world.one("SELECT body->>'answered_at' IS NOT NULL FROM live_session"))
+        (row,) = world.sql("SELECT key FROM live_session")
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {key}"}) as http:
+            path = f"/v1/sessions/{row['key'].partition('/')[2]}/kill"
+            answer = await http.post(base + path, json={"reason": "test"})
+            assert answer.is_success, answer.text
+        (ended,) = await held.done()
+        assert ended.seconds < 8.0
+        await until(lambda: world.one("SELECT count(*) FROM live_session") == 0)
         assert world.wallet(acme).held == 0
 
 
@@ -288,15 +303,54 @@ async def test_a_call_that_ended_while_the_line_was_dead_is_charged_to_its_end(
     scene: Scene,
 ) -> None:
     """No usage is reported for a call that may be over: what its end says later is what it costs."""
-    await scene.open("1", slice=3, rpc="http://127.0.0.1:1/RPC")
-    call = scene.site.call("one", talking(), ("a", UK_FIXED, 1500))
+    await scene.open("1", slice=2, rpc="http://127.0.0.1:1/RPC")
+    call = scene.site.call("one", talking(), ("a", UK_FIXED, 800))
     await answered(call)
     await until(lambda: any(isinstance(m, evapi.Heard) for m in scene.site.relay.said))
     await scene.site.relay.stop()
     (ended,) = await call.done()
-    # Longer than the grant's 3 seconds, in which it would have been renewed.
-    await asyncio.sleep(2.5)
+    # Longer than the grant's 2 seconds, in which it would have been renewed.
+    await asyncio.sleep(1.5)
     await scene.site.relay.start()
     await scene.settled()
     (session,) = scene.closed()
     assert session["used_ms"] == pytest.approx(ended.seconds * 1000, abs=150)
+
+
+async def test_a_server_that_is_killed_in_mid_call_goes_on_where_it_was(
+    database_url: str, tmp_path: Path
+) -> None:
+    """``tollkeeper serve`` ends by SIGKILL and begins anew: the call goes on, is renewed, and charged once."""
+    async with AsyncExitStack() as stack:
+        world = stack.enter_context(World(database_url))
+        acme = world.customer("acme", balance="0.30")
+        add_trunk(world, "acme-in", acme, addresses=("127.0.0.1",))
+        site = await stack.enter_async_context(Site())
+        add_peer(world, "kam", "kamailio", **site.peer(slice=90))
+        node = Node(database_url, tmp_path / "node.log")
+        stack.callback(node.kill)
+        node.start()
+        relay = site.relay
+        ready = lambda: any(isinstance(m, evapi.Done) and m.ok for m in relay.heard)  # noqa: E731
+        await until(ready, seconds=30, what="the server is connected")
+        call = site.call("one", holding(), ("a", UK_FIXED))
+        await answered(call)
+        await until(lambda: any(isinstance(m, evapi.Heard) for m in relay.said))
+        node.kill()
+        relay.said.clear()
+        # While it is away, money comes in: of that, nobody tells it.
+        world.top_up(acme, "10")
+        node.start()
+        limits = lambda: [m.seconds for m in relay.said if isinstance(m, evapi.Limit)]  # noqa: E731
+        await until(lambda: bool(limits()), seconds=30, what="the call is known again")
+        assert 0 < limits()[0] <= 31
+        await until(lambda: max(limits()) > 31, what="it is renewed")
+        call.sipp.hang_up()
+        (ended,) = await call.done()
+        assert "cut" not in ended.moments
+        await until(lambda: world.one("SELECT count(*) FROM live_session") == 0)
+        (session,) = world.sql("SELECT charge, body->>'used_ms' AS used FROM closed_session")
+        assert int(session["used"]) == pytest.approx(ended.seconds * 1000, abs=150)
+        assert session["charge"] == CENT * -(-int(session["used"]) // 1000)
+        wallet = world.wallet(acme)
+        assert (wallet.held, wallet.balance) == (0, Decimal("10.30") - session["charge"])

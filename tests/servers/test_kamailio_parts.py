@@ -211,6 +211,8 @@ class Fake:
         self.connections = 0
         self.say: bytes = b""
         self.heard: list[evapi.ToKamailio] = []
+        self.up: set[tuple[int, int]] = set()
+        """Dialogs that it has: a limit for another one finds none."""
         self.port = 0
         self._server: asyncio.Server | None = None
         self.writer: asyncio.StreamWriter
@@ -237,8 +239,11 @@ class Fake:
                 for frame in framer.feed(data):
                     message = evapi.decode_ours(frame)
                     self.heard.append(message)
-                    if isinstance(message, evapi.Ping | evapi.End):
-                        writer.write(evapi.encode(evapi.Done(message.id, 1, "100.5")))
+                    if isinstance(message, evapi.Ping | evapi.End | evapi.Limit):
+                        lost = isinstance(message, evapi.Limit) and (
+                            (message.h_entry, message.h_id) not in self.up
+                        )
+                        writer.write(evapi.encode(evapi.Done(message.id, int(not lost), "100.5")))
         except OSError:
             pass
         finally:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import pytest
+import pytest_asyncio
 
 from tests.protocols.house import top_up
 from tests.protocols.packets import malformed
-from tests.servers.radius_world import SECRET, Set, radius_set
+from tests.servers.radius_world import SECRET, Set, next_set
 from tests.support import until
 from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.radius.ender import RadiusEnder
@@ -22,10 +23,13 @@ CENT = Decimal("0.01")
 QUICK = Patience(first=0.05, most=0.1, total=0.6)
 
 
-@pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Set]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(radius_shop: Set) -> AsyncIterator[Set]:
     """A call A1 that is up at a switch that takes orders."""
-    async with radius_set(database_url) as made:
+    async with next_set(radius_shop) as made:
         await made.options(orders_port=made.nas.orders_port, extend="coa", slice=60)
         await made.nas.ask([*made.call(), text(Type.NAS_IDENTIFIER, "gw-1")])
         await made.report(Status.START)
@@ -38,7 +42,7 @@ async def ender(desk: Set, wait: float = 2.5) -> RadiusEnder:
 
 async def test_a_killed_call_is_disconnected_by_its_own_id(desk: Set) -> None:
     """The kill request goes through the outbox; the order names the NAS and the session, and nothing else."""
-    await desk.house.board.charging.kill(switch="gw", session_id="A1", why="fraud")
+    await desk.house.board.charging.kill(switch=desk.peer.switch, session_id="A1", why="fraud")
     await until(lambda: len(desk.nas.orders) == 1)
     (order,) = desk.nas.orders
     assert order.code == Code.DISCONNECT_REQUEST
@@ -56,7 +60,7 @@ async def test_a_killed_call_is_disconnected_by_its_own_id(desk: Set) -> None:
 
 async def test_after_our_restart_the_call_is_still_known_by_its_id(desk: Set) -> None:
     await desk.house.restart()
-    await desk.house.board.charging.kill(switch="gw", session_id="A1", why="fraud")
+    await desk.house.board.charging.kill(switch=desk.peer.switch, session_id="A1", why="fraud")
     await until(lambda: len(desk.nas.orders) == 1)
     assert Attributes(desk.nas.orders[0].attributes).text(Type.ACCT_SESSION_ID) == "A1"
 
@@ -67,9 +71,9 @@ async def test_a_call_without_a_session_id_of_its_switch_is_never_ordered_to_end
     call_id = (accept.seen.raw(Type.CLASS) or b"").removeprefix(b"tk:").decode()
     orders = await ender(desk)
     with pytest.raises(KillFailed, match="could end other calls"):
-        await orders.end("gw", call_id, "fraud")
+        await orders.end(desk.peer.switch, call_id, "fraud")
     with pytest.raises(KillFailed, match="nobody knows"):
-        await orders.end("gw", "never-heard-of", "fraud")
+        await orders.end(desk.peer.switch, "never-heard-of", "fraud")
     await orders.stop()
     assert desk.nas.orders == []
 
@@ -78,11 +82,11 @@ async def test_an_order_is_repeated_to_the_bit_until_it_is_answered(desk: Set) -
     desk.nas.deaf = True
     orders = await ender(desk)
     with pytest.raises(KillFailed, match="did not answer"):
-        await orders.end("gw", "A1", "fraud")
+        await orders.end(desk.peer.switch, "A1", "fraud")
     assert len(desk.nas.order_bytes) >= 3
     assert len(set(desk.nas.order_bytes)) == 1
     desk.nas.deaf = False
-    await orders.end("gw", "A1", "fraud")
+    await orders.end(desk.peer.switch, "A1", "fraud")
     assert len(desk.nas.orders) == 1
     await orders.stop()
 
@@ -93,7 +97,7 @@ async def test_whoever_asks_twice_joins_the_order_that_is_under_way(desk: Set) -
     orders = await ender(desk, wait=0.1)
     for _ in range(3):
         with pytest.raises(KillFailed, match="has not answered yet"):
-            await orders.end("gw", "A1", "fraud")
+            await orders.end(desk.peer.switch, "A1", "fraud")
     assert len(set(desk.nas.order_bytes)) == 1
     await orders.stop()
 
@@ -103,7 +107,7 @@ async def test_a_call_that_the_nas_does_not_know_is_closed_as_it_was_last_told(d
     await desk.report(Status.INTERIM, "A1", 21)
     desk.nas.obey = lambda _: 503
     orders = await ender(desk)
-    await orders.end("gw", "A1", "fraud")
+    await orders.end(desk.peer.switch, "A1", "fraud")
     await until(lambda: desk.up() == [])
     await orders.stop()
     assert desk.charges() == {"A1": 21 * CENT}
@@ -113,7 +117,7 @@ async def test_a_refused_order_is_told_to_be(desk: Set) -> None:
     desk.nas.obey = lambda _: 504
     orders = await ender(desk)
     with pytest.raises(KillFailed, match="refused to end A1: 504"):
-        await orders.end("gw", "A1", "fraud")
+        await orders.end(desk.peer.switch, "A1", "fraud")
     await orders.stop()
     assert desk.up() == ["A1"]
 
@@ -121,7 +125,7 @@ async def test_a_refused_order_is_told_to_be(desk: Set) -> None:
 async def test_a_switch_that_takes_no_orders_is_sent_none(desk: Set) -> None:
     await desk.options(orders_port=0)
     orders = await ender(desk)
-    await orders.end("gw", "A1", "fraud")
+    await orders.end(desk.peer.switch, "A1", "fraud")
     await orders.stop()
     assert desk.nas.orders == []
 
@@ -136,8 +140,8 @@ async def test_a_report_prolongs_the_call_by_coa(desk: Set) -> None:
     assert order.integer(Type.SESSION_TIMEOUT) == 90
 
 
-async def test_a_top_up_prolongs_the_call_by_coa(database_url: str) -> None:
-    async with radius_set(database_url, balance="0.10") as desk:
+async def test_a_top_up_prolongs_the_call_by_coa(radius_shop: Set) -> None:
+    async with next_set(radius_shop, balance="0.10") as desk:
         await desk.options(orders_port=desk.nas.orders_port, extend="coa", slice=60)
         accept = await desk.nas.ask(desk.call())
         assert accept.seen.integer(Type.SESSION_TIMEOUT) == 10
@@ -148,13 +152,18 @@ async def test_a_top_up_prolongs_the_call_by_coa(database_url: str) -> None:
         assert order.integer(Type.SESSION_TIMEOUT) == 30
 
 
-async def test_a_top_up_does_not_begin_a_call_that_rings(database_url: str) -> None:
+async def test_a_top_up_does_not_begin_a_call_that_rings(radius_shop: Set) -> None:
     """What is not answered yet is not reported as used, nor prolonged; its interim tells later."""
-    async with radius_set(database_url, balance="0.10") as desk:
+    async with next_set(radius_shop, balance="0.10") as desk:
         await desk.options(orders_port=desk.nas.orders_port, extend="coa", slice=60)
         await desk.nas.ask(desk.call())
         top_up(desk.world, desk.acme, "0.20")
-        assert desk.world.one("SELECT body->>'state' FROM live_session") == "authorised"
+        assert (
+            desk.world.one(
+                "SELECT body->>'state' FROM live_session WHERE key = %s", f"{desk.peer.switch}/A1"
+            )
+            == "authorised"
+        )
         await desk.report(Status.START)
         await desk.report(Status.INTERIM, "A1", 5)
         await until(lambda: len(desk.nas.orders) >= 1)
@@ -165,14 +174,14 @@ async def test_orders_may_have_a_secret_of_their_own(desk: Set) -> None:
     await desk.options(orders_port=desk.nas.orders_port, orders_secret="orders only")
     desk.nas.secret = b"orders only"
     orders = await ender(desk)
-    await orders.end("gw", "A1", "fraud")
+    await orders.end(desk.peer.switch, "A1", "fraud")
     await orders.stop()
     assert len(desk.nas.orders) == 1
 
 
-async def test_a_call_whose_money_is_used_up_is_disconnected(database_url: str) -> None:
+async def test_a_call_whose_money_is_used_up_is_disconnected(radius_shop: Set) -> None:
     """The switch has no limit of its own, so that each report extends; at the end we say so."""
-    async with radius_set(database_url, balance="0.10") as desk:
+    async with next_set(radius_shop, balance="0.10") as desk:
         await desk.options(orders_port=desk.nas.orders_port, extend="interim", slice=5)
         await desk.nas.ask(desk.call())
         await desk.report(Status.START)
@@ -185,9 +194,9 @@ async def test_a_call_whose_money_is_used_up_is_disconnected(database_url: str) 
 
 
 async def test_a_call_that_was_refused_and_begins_all_the_same_is_disconnected(
-    database_url: str,
+    radius_shop: Set,
 ) -> None:
-    async with radius_set(database_url, balance="0") as desk:
+    async with next_set(radius_shop, balance="0") as desk:
         await desk.options(orders_port=desk.nas.orders_port)
         reject = await desk.nas.ask(desk.call())
         assert reject.packet.code == Code.ACCESS_REJECT

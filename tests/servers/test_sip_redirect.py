@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 
 from tests.protocols.house import House, add_peer, add_trunk
 from tests.protocols.packets import malformed
+from tests.services.cdr_world import Call, load, write_file
 from tests.support import BLOCKED, UK_FIXED, UNSOLD, Customer, World, free_port, until
 from tollkeeper.servers.sip import transactions as sip_transactions
 from tollkeeper.servers.sip.redirect import ask_of
+from tollkeeper.services.cdr.late_match import LateMatch
+from tollkeeper.services.verify import verify
 from tollkeeper.telemetry import REGISTRY
 from tollkeeper.wire import sip
 
@@ -107,14 +111,17 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(url: str, *, peer: bool = True, **given: Any) -> AsyncIterator[Desk]:
+async def opened(
+    url: str, *, peer: bool = True, limit: int = 600, hold_until_limit: bool = False, **given: Any
+) -> AsyncIterator[Desk]:
     """The desk; without ``peer`` nobody is known."""
     port = free_port()
+    options = OPTIONS | {"slice": limit, "hold_until_limit": hold_until_limit}
     with World(url) as world:
         acme = world.customer("acme", balance="100")
         add_trunk(world, "acme-in", acme)
         if peer:
-            add_peer(world, "sw", "sip", addresses=["127.0.0.1"], trunk="acme-in", options=OPTIONS)
+            add_peer(world, "sw", "sip", addresses=["127.0.0.1"], trunk="acme-in", options=options)
         house = House(url, sip_listen=f"127.0.0.1:{port}", **given)
         await house.start()
         loop = asyncio.get_running_loop()
@@ -386,6 +393,42 @@ async def test_a_redirected_call_is_settled_by_whatever_report_comes_of_it(desk:
     assert (wallet.held, wallet.balance) == (0, Decimal("99.70"))
 
 
+async def test_a_record_that_comes_after_the_hold_charges_the_call_once(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """By the Call-ID: 30 seconds at a cent each, also if the record is in two files."""
+    desk.world.sql("UPDATE trunk SET names = '{acme-in}'")
+    await desk.caller.ask(message())
+    await until(lambda: desk.world.one("SELECT count(*) FROM closed_session") == 1)
+    assert desk.world.one("SELECT ending FROM closed_session") == "expired"
+    now = datetime.now(UTC)
+    call = Call("c1", called=UK_FIXED, seconds="30", start=now, out="")
+    for name in ("first.csv", "second.csv"):
+        path = write_file(tmp_path / name, [call, name] if name == "second.csv" else [call])
+        report = await load(desk.world.url, path, now=now, switch="sw")
+        assert report.file.rated == (name == "first.csv")
+    assert desk.world.wallet(desk.acme).balance == Decimal("99.70")
+    matching = LateMatch(desk.house.parts.database, lambda: datetime.now(UTC))
+    assert await matching.run() == 0
+    assert (await verify(desk.house.parts.database)).clean
+
+
+async def test_the_money_may_be_held_until_the_limit(database_url: str) -> None:
+    """Limit 3 seconds, 5 for ringing: held beyond those 5, so that no other call can spend it."""
+    async with opened(database_url, limit=3, hold_until_limit=True) as desk:
+        await desk.caller.ask(message())
+        (row,) = desk.world.sql(
+            "SELECT expires_at - opened_at AS held, body->>'state' AS state FROM"
+            " (SELECT *, (body->>'opened_at')::timestamptz AS opened_at FROM live_session) s"
+        )
+        assert (row["held"], row["state"]) == (timedelta(seconds=3 + 5), "active")
+        assert desk.held == Decimal("0.03")
+        desk.world.sql("UPDATE wallet SET credited = credited - 99.97")
+        await desk.house.restart()
+        assert (await desk.caller.ask(message(call="c2", branch="2"))).status == 402
+        await desk.held_is("0")
+
+
 async def test_the_peer_may_tell_the_caller_and_the_account(desk: Desk) -> None:
     """P-Asserted-Identity of the peer counts before From, and a header names who pays."""
     peer = add_peer(
@@ -399,24 +442,6 @@ async def test_the_peer_may_tell_the_caller_and_the_account(desk: Desk) -> None:
     assert (ask.caller, ask.account, ask.called) == ("+442071838000", "acme", UK_FIXED)
     assert (ask.requested, ask.address) == (7200, "127.0.0.2")
     assert desk.house.board.whose(peer, ask)[0] == "acme"
-
-
-def test_transactions_are_bounded_and_forgotten_in_time() -> None:
-    """Of fifty, the last ten are remembered; after half a minute none is, nor what came twice."""
-    now = [0.0]
-    kept = sip_transactions.Transactions(clock=lambda: now[0], most=10)
-    for number in range(50):
-        kept.begin((str(number),), ("m", str(number)), lambda _: None, reliable=True)
-    assert len(kept) == 10
-    assert [kept.find((str(number),)) is not None for number in (39, 40)] == [False, True]
-    assert kept.came_twice(("x",), ("m", "49"))
-    assert not kept.came_twice(("x",), ("m", "3"))
-    now[0] = 40.0
-    assert kept.find(("49",)) is None
-    assert not kept.came_twice(("x",), ("m", "49"))
-    kept.begin(("new",), ("m", "new"), lambda _: None, reliable=True)
-    assert len(kept) == 1
-    assert len(kept._merged) == 1
 
 
 SCENARIO = """<?xml version="1.0" encoding="UTF-8"?>

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,29 @@ async def test_a_session_that_comes_after_the_file_takes_the_files_charge_back(d
     assert await LateMatch(desk.parts.database, lambda: datetime.now(UTC)).run() == 0
     assert desk.world.balance(desk.world.acme) == Decimal(100) - 2 * Decimal("0.6")
     await proven(desk.world.url)
+
+
+async def test_an_end_told_hours_late_takes_back_what_the_file_charged_meanwhile(
+    desk: Desk,
+) -> None:
+    """The session expired without a word, its record was charged, and then the switch told its end."""
+    began = datetime.now(UTC)
+    await desk.authorise("c1")
+
+    def later(hours: int) -> Callable[[], datetime]:
+        return lambda: began + timedelta(hours=hours)
+
+    async with runtime(desk.world.url, clock=later(1)) as parts:
+        await parts.timers.expire_due()
+    report = await desk.file(Call("c1"))
+    assert (report.file.rated, report.file.matched) == (1, 0)
+    assert await LateMatch(desk.parts.database, later(2)).run() == 0
+    async with runtime(desk.world.url, clock=later(3)) as parts:
+        await parts.charging.stop(switch=SWITCH, session_id="c1", used_ms=60_000)
+    assert desk.world.balance(desk.world.acme) == Decimal(100) - 2 * Decimal("0.6")
+    assert await LateMatch(desk.parts.database, later(3)).run() == 1
+    assert await LateMatch(desk.parts.database, later(3)).run() == 0
+    assert desk.world.balance(desk.world.acme) == Decimal("99.4")
 
 
 async def test_a_refused_call_that_took_place_all_the_same_is_charged(desk: Desk) -> None:

@@ -129,7 +129,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trunk": "none"}, "trunk"),
     ({"dialect": "a\nb"}, "dialect"),
     ({"secret": "a\nb"}, "secret"),
-    ({"kind": "freeswitch"}, "secret"),
+    ({"kind": "smsc"}, "secret"),
     ({"options": {"colour": "red"}}, "options"),
     ({"options": {"slice": "60"}}, "options"),
     ({"options": {"slice": True}}, "options"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,7 +59,7 @@ async def ask(url: str, tmp_path: Path, port: int, **given: Any) -> list[Check]:
 
 async def test_every_listener_that_answers_is_well(database_url: str, tmp_path: Path) -> None:
     """With a peer of kind radius on this machine, Status-Server is answered with its secret."""
-    given = all_listeners()
+    given = all_listeners() | {"diameter_host": "ocs.example"}
     with World(database_url) as world:
         add_peer(world, "nas", "radius", addresses=["127.0.0.1"], secret="testing123")
         house = House(database_url, **given)
@@ -71,7 +73,7 @@ async def test_every_listener_that_answers_is_well(database_url: str, tmp_path: 
         "HTTP": (Level.OK, "is well"),
         "RADIUS authentication": (Level.OK, "answers Status-Server"),
         "RADIUS accounting": (Level.OK, "answers Status-Server"),
-        "Diameter": (Level.OK, "takes connections"),
+        "Diameter": (Level.OK, "answers CER as ocs.example with 3010: knows no such peer"),
         "SMPP": (Level.OK, "answers enquire_link with enquire_link_resp, ok"),
         "SIP redirect": (Level.OK, "answers OPTIONS"),
         "FastAGI": (Level.OK, "takes connections"),
@@ -138,3 +140,65 @@ async def test_a_radius_listener_that_does_not_know_this_machine_is_only_not_ref
         await house.stop()
     level, text = checks["RADIUS authentication"]
     assert (level, text.startswith("is not refused")) == (Level.OK, True)
+
+
+async def test_what_speaks_no_diameter_is_not_taken_for_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Something else at the port, one that hangs up, and one whose answer is a request."""
+    asking = b"\x01\x00\x00\x14\x80\x00\x01\x01" + bytes(12)
+    for answer in (b"220 mail.example ESMTP service ready\r\n", b"", asking):
+        async with tcp(WELL) as port, tcp(answer) as other:
+            given = {"diameter_listen": f"127.0.0.1:{other}"}
+            checks = found(await ask(database_url, tmp_path, port, **given))
+        assert checks["Diameter"][0] is Level.FAIL
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, so there is no certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_smpp_over_tls_is_asked_over_tls_and_an_smsc_must_be_trusted(
+    database_url: str, tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    """Our listener may have signed itself: its peers judge that. An SMSC that did is trusted by tls_ca only."""
+    cert, key = certificate
+    tls, plain = free_port(), free_port()
+    given = {
+        "smpp_listen": f"127.0.0.1:{plain}",
+        "smpp_tls_listen": f"127.0.0.1:{tls}",
+        "tls_certificate": cert,
+        "tls_key": key,
+    }
+    with World(database_url) as world:
+        there = {"connect": f"127.0.0.1:{tls}", "tls": True}
+        add_peer(world, "known", "smsc", options={**there, "tls_ca": str(cert)})
+        add_peer(world, "stranger", "smsc", options=there)
+        add_peer(world, "plain", "smsc", options={"connect": f"127.0.0.1:{plain}", "tls": True})
+    house = House(database_url, **given)
+    await house.start()
+    try:
+        async with tcp(WELL) as http:
+            checks = found(await ask(database_url, tmp_path, http, **given))
+            swapped = {**given, "smpp_tls_listen": f"127.0.0.1:{plain}"}
+            wrong = found(await ask(database_url, tmp_path, http, **swapped))
+    finally:
+        await house.stop()
+    answers = (Level.OK, "answers enquire_link with enquire_link_resp, ok")
+    assert checks["SMPP"] == checks["SMPP over TLS"] == answers
+    assert checks["smsc known"] == (Level.OK, "takes connections with TLS, and is trusted")
+    assert checks["smsc stranger"][0] is checks["smsc plain"][0] is Level.FAIL
+    assert "certificate" in checks["smsc stranger"][1]
+    assert wrong["SMPP over TLS"][0] is Level.FAIL

@@ -124,6 +124,7 @@ units = st.builds(
     specific=st.none() | u64,
     money=st.none() | money,
     tariff_change=st.none() | st.integers(0, 2),
+    reason=st.none() | st.integers(0, 9),
 )
 controls = st.builds(
     Control,
@@ -135,6 +136,7 @@ controls = st.builds(
     validity=st.none() | u32,
     result=st.none() | u32,
     final=st.booleans(),
+    reason=st.none() | st.integers(0, 9),
 )
 several = st.lists(controls, max_size=4).map(tuple)
 proxies = st.lists(st.binary(max_size=9), max_size=3).map(tuple)

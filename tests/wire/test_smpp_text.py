@@ -228,7 +228,7 @@ def test_a_receipt_is_read_and_the_message_that_it_quotes_is_not() -> None:
         (receipt(TEXT, (0x1E, b"7\0"), (0x427, b"\x02")), Receipt("7", "DELIVRD", "069")),
         (receipt(TEXT, (0x427, b"\x63")), Receipt("1234", "UNDELIV", "069")),
         (receipt(b"", (0x1E, b"7\0"), (0x427, b"\x08"), esm_class=0), Receipt("7", "REJECTD")),
-        (receipt(TEXT, esm_class=0x20), Receipt("1234", "UNDELIV", "069")),
+        (receipt(TEXT, esm_class=0x20), Receipt("1234", "UNDELIV", "069", intermediate=True)),
         (receipt(TEXT, esm_class=0), None),
         (receipt(b"no id here stat:DELIVRD"), None),
         (receipt(b"paid:7 stat:DELIVRD"), None),

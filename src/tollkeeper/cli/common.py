@@ -9,8 +9,10 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +24,9 @@ from tollkeeper.telemetry import configure_logging
 from tollkeeper.wiring import Runtime, database_url, open_runtime
 
 T = TypeVar("T")
+
+FileOrInput = Annotated[Path, Parameter(allow_leading_hyphen=True)]
+"""An option that names a file, or standard input by "-", which is else taken for an option."""
 
 WIDTH_IN_PIPES = 160
 """Without a terminal there is no width to ask for; tables must not be cut for the program that reads them."""

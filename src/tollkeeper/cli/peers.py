@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from tollkeeper.cli.common import actor, console, given, run, table
+from tollkeeper.cli.common import FileOrInput, actor, console, given, run, table
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import credentials, peers
 from tollkeeper.services.credentials import CredentialEntry
@@ -36,7 +36,7 @@ def add(
     address: Several = None,
     switch: str = "",
     trunk: str = "",
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     dialect: str = "",
     timezone: str = "UTC",
     on_failure: OnFailure = "refuse",
@@ -44,7 +44,7 @@ def add(
     option: Several = None,
     disabled: bool = False,
 ) -> None:
-    """Add a peer. Of kind radius and esme a secret is made, and shown once, where none is given.
+    """Add a peer. Of kind radius, kamailio and esme a secret is made, and shown once, if none is given.
 
     Args:
         code: Its short name, used everywhere.
@@ -138,7 +138,7 @@ def change(
     *,
     address: Several = None,
     trunk: str | None = None,
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     dialect: str | None = None,
     timezone: str | None = None,
     on_failure: OnFailure | None = None,
@@ -267,7 +267,7 @@ def add_credential(
     *,
     party: str,
     realm: str = "",
-    password_file: Path | None = None,
+    password_file: FileOrInput | None = None,
     ha1: str = "",
     disabled: bool = False,
 ) -> None:
@@ -319,7 +319,7 @@ def change_credential(
     *,
     realm: str = "",
     party: str | None = None,
-    password_file: Path | None = None,
+    password_file: FileOrInput | None = None,
     ha1: str | None = None,
     enabled: bool | None = None,
 ) -> None:

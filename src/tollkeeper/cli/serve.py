@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from tollkeeper.cli.common import console
 from tollkeeper.errors import SetupError
+from tollkeeper.servers.stopping import StoppingProtocol
 from tollkeeper.services.keys import list_keys
 from tollkeeper.settings import Settings, load_settings
 from tollkeeper.store import migrate as migrations
@@ -94,7 +95,7 @@ def server_config(
         factory=factory,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=StoppingProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

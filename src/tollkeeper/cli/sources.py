@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cyclopts import App
 
 from tollkeeper.cli.cdr_show import mapping_toml
-from tollkeeper.cli.common import actor, console, given, run, table
+from tollkeeper.cli.common import FileOrInput, actor, console, given, run, table
 from tollkeeper.errors import InvalidInput
 from tollkeeper.services import cdr_sources
 from tollkeeper.services.cdr.load import FileReport, load_file
@@ -41,7 +41,7 @@ def add(
     mapping: Path | None = None,
     timezone: str = "UTC",
     set: list[str] | None = None,  # noqa: A002 (the word that users know)
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     poll_seconds: int = 60,
     disabled: bool = False,
 ) -> None:
@@ -130,7 +130,7 @@ def change(
     mapping: Path | None = None,
     timezone: str | None = None,
     set: list[str] | None = None,  # noqa: A002 (the word that users know)
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     poll_seconds: int | None = None,
     enabled: bool | None = None,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cyclopts import App
 
-from tollkeeper.cli.common import actor, console, given, run, table
+from tollkeeper.cli.common import FileOrInput, actor, console, given, run, table
 from tollkeeper.errors import InvalidInput
 from tollkeeper.gateways.supplier import Suppliers
 from tollkeeper.services import suppliers
@@ -30,7 +30,7 @@ def add(
     kind: Kind,
     base_url: str,
     settings: Path | None = None,
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     disabled: bool = False,
 ) -> None:
     """Add a supplier.
@@ -103,7 +103,7 @@ def change(
     *,
     base_url: str | None = None,
     settings: Path | None = None,
-    secret_file: Path | None = None,
+    secret_file: FileOrInput | None = None,
     enabled: bool | None = None,
 ) -> None:
     """Change a supplier; what is not given stays. Settings are replaced as a whole.

@@ -236,6 +236,13 @@ def final(session: Session) -> Reply:
     )
 
 
+def session_closed(session: Session) -> Conflict:
+    """The error of what only an open session can take."""
+    return Conflict(
+        f"session {session.id} is closed already ({session.ending})", code="session_closed"
+    )
+
+
 # --- after the end -------------------------------------------------------------------------------
 
 
@@ -243,9 +250,11 @@ def late(session: Session, command: Command, view: View, now: datetime) -> Decis
     """A report after the end: only usage above what is known changes anything.
 
     Raises:
-        Conflict: usage of a session that was refused.
+        Conflict: usage of a session that was refused, or what is meant for an open one only.
     """
     assert isinstance(command, (Update, Stop))
+    if command.only_open:
+        raise session_closed(session)
     if session.ending is Ending.REFUSED:
         if command.used_ms == 0:
             return Decision(session, final(session))

@@ -218,9 +218,10 @@ class Refund(msgspec.Struct, frozen=True, gc=False):
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
-    """The call was answered."""
+    """The call was answered. ``only_open``, here and below: it is not for a session that has closed."""
 
     key: str
+    only_open: bool = False
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
@@ -234,6 +235,7 @@ class Update(msgspec.Struct, frozen=True, gc=False):
     used_ms: int
     extend: bool = True
     wraps_at: int = 0
+    only_open: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
@@ -243,6 +245,7 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     used_ms: int
     cause: str = ""
     wraps_at: int = 0
+    only_open: bool = False
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ from tollkeeper.core.closing import (
     marks_of,
     refund,
     reported_ms,
+    session_closed,
     standing,
     stop,
 )
@@ -159,6 +160,8 @@ def _kill(session: Session, command: Command, view: View, now: datetime) -> Deci
 
 def _as_it_is(session: Session, command: Command, view: View, now: datetime) -> Decision:
     """A closed session takes no START and no second end."""
+    if isinstance(command, Start) and command.only_open:
+        raise session_closed(session)
     return Decision(session, final(session))
 
 
@@ -183,9 +186,7 @@ def _not_closed_yet(session: Session, command: Command, view: View, now: datetim
 
 
 def _too_late_to_kill(session: Session, command: Command, view: View, now: datetime) -> Decision:
-    raise Conflict(
-        f"session {session.id} is closed already ({session.ending})", code="session_closed"
-    )
+    raise session_closed(session)
 
 
 Transition = Callable[[Session, Command, View, datetime], Decision]

@@ -123,6 +123,8 @@ class Quarantine(StrEnum):
     """The plan has terms that depend on what only live charging knows."""
     SESSION_OPEN = "session_open"
     """The call is still being charged live; it is looked at again when its session has closed."""
+    NOT_CHARGED = "not_charged"
+    """A switch reported the call by a protocol, and live charging had refused it or did not know it."""
 
 
 class Mismatch(StrEnum):

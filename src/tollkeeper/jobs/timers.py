@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -19,11 +20,19 @@ from tollkeeper.gateways.kill import KillFailed, KillGateway
 from tollkeeper.services.lane import Lane
 from tollkeeper.services.tasks import end
 from tollkeeper.store import cards, lookups, outbox, peers, purchases, vouchers
-from tollkeeper.store.db import Connection, Database
+from tollkeeper.store.db import Database
 from tollkeeper.store.sessions import due_to_expire, to_kill
 
 EXPIRE_BATCH = 500
-OUTBOX_BATCH = 20
+OUTBOX_BATCH = 100
+AT_ONCE = 8
+"""Requests under way at one switch at once."""
+DELIVER_SECONDS = 5.0
+"""A switch that has not answered by then did not take the request."""
+LEASE_SECONDS = 30
+"""Should this process die while it delivers, another one does it so much later."""
+SEND_SECONDS = 20.0
+"""What a switch has not been asked by then waits for the next round."""
 KILL_ATTEMPTS = 8
 KILL_FIRST_RETRY_SECONDS = 2
 """As RFC 5080 section 2.2.1: first retry after 2 s, doubling; then an alarm in the log."""
@@ -80,13 +89,14 @@ class Timers:
         self._clock = clock
         self.switches: Switches = NoSwitches()
         self._tasks: list[asyncio.Task[None]] = []
+        self._sending: dict[str, asyncio.Task[None]] = {}
 
     def start(self, *, tick: float = 0.5) -> None:
         """Begin; ``tick`` is the pause in seconds between looks for due sessions and messages."""
         self._tasks = [
             asyncio.create_task(every(tick, self.expire_due), name="expire"),
             asyncio.create_task(every(tick, self.kill_suspended), name="kill"),
-            asyncio.create_task(every(tick, self.deliver_due), name="outbox"),
+            asyncio.create_task(every(tick, self.send_due), name="outbox"),
             asyncio.create_task(every(3600.0, self.keep_house), name="housekeeping"),
         ]
 
@@ -94,6 +104,7 @@ class Timers:
         """End all jobs; what was not finished is done by the next process."""
         await end(self._tasks)
         self._tasks = []
+        await end(self._sending.values())
 
     async def expire_due(self) -> bool:
         """Close sessions whose time is over, whoever opened them; True when there may be more."""
@@ -122,47 +133,124 @@ class Timers:
         return len(keys) == EXPIRE_BATCH
 
     async def deliver_due(self) -> bool:
+        """As :meth:`send_due`, and wait until all of it was tried once."""
+        more = await self.send_due()
+        sending = list(self._sending.values())
+        try:
+            await asyncio.gather(*sending)
+        except asyncio.CancelledError:
+            await end(sending)
+            raise
+        return more
+
+    async def send_due(self) -> bool:
         """Ask switches to end calls, as the outbox says, at least once; True when there may be more.
 
-        Of everything else in it events are made (``jobs.webhooks``), and of these requests, too.
-        The rows stay locked while they are delivered, so two processes do not send the same.
+        Each switch is asked beside all others: one that hangs delays only itself. The rows are not
+        locked meanwhile but put off, so that two processes do not send the same and a slow switch
+        holds no transaction. Of everything else in the outbox events are made (``jobs.webhooks``), and
+        of these requests, too.
         """
+        now = self._clock()
         async with self._database.write() as connection:
             rows = await outbox.take_due(
-                connection, self._clock(), OUTBOX_BATCH, but=self.switches.elsewhere()
+                connection,
+                now,
+                OUTBOX_BATCH,
+                but=[*self.switches.elsewhere(), *self._sending],
             )
-            for row in rows:
-                await self._deliver(connection, row)
+            until = now + timedelta(seconds=LEASE_SECONDS)
+            await outbox.move(connection, [row.id for row in rows], until)
+        by_switch: dict[str, list[outbox.OutboxRow]] = {}
+        for row in rows:
+            by_switch.setdefault(str(row.payload["key"]).partition("/")[0], []).append(row)
+        for switch, due in by_switch.items():
+            task = asyncio.create_task(self._send(switch, due), name=f"kills {switch}")
+            self._sending[switch] = task
         return len(rows) == OUTBOX_BATCH
 
-    async def _deliver(self, connection: Connection, row: outbox.OutboxRow) -> None:
-        now = self._clock()
-        switch, _, session_id = str(row.payload["key"]).partition("/")
+    async def _send(self, switch: str, rows: list[outbox.OutboxRow]) -> None:
+        """Deliver what is due to one switch; what this process does not come to is due again."""
+        left = {row.id for row in rows}
+        waiting = iter(rows)
+
+        async def work() -> None:
+            for row in waiting:
+                await self._deliver(switch, row)
+                left.discard(row.id)
+
         try:
-            if self.switches.knows(switch):
-                await self.switches.end(switch, session_id, row.detail)
-            elif (target := await outbox.read_switch(connection, switch)) is not None:
-                await self._kill.kill(
-                    url=target.kill_url,
-                    secret=target.secret,
-                    message_id=f"msg_{row.id}",
-                    at=now,
-                    session_id=session_id,
-                    reason=row.detail,
-                )
-            else:
-                note = f"switch {switch} has no kill address"
+            async with asyncio.timeout(SEND_SECONDS):
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(AT_ONCE, len(rows))):
+                        group.create_task(work())
+        except TimeoutError:
+            _log.warning("kill.slow", switch=switch, waiting=len(left))
+        except (
+            ExceptionGroup
+        ) as errors:  # the database is away: the rows are due again after their time
+            _log.warning("kill.not_noted", switch=switch, error=str(errors.exceptions[0]))
+        finally:
+            del self._sending[switch]
+            if left:
+                putting = asyncio.create_task(self._put_back(left))
+                while not putting.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.shield(putting)
+
+    async def _put_back(self, ids: set[int]) -> None:
+        try:
+            async with self._database.write() as connection:
+                await outbox.move(connection, ids, self._clock())
+        except (Busy, OSError) as error:
+            _log.warning("kill.not_noted", error=str(error))
+
+    async def _deliver(self, switch: str, row: outbox.OutboxRow) -> None:
+        """Ask once, and note what came of it."""
+        now = self._clock()
+        session_id = str(row.payload["key"]).partition("/")[2]
+        note = problem = ""
+        try:
+            async with asyncio.timeout(DELIVER_SECONDS):
+                note = await self._ask(switch, session_id, row, now)
+        except TimeoutError:
+            problem = f"switch {switch} did not answer in {DELIVER_SECONDS:g} s"
+        except Exception as error:  # noqa: BLE001 - one that cannot be sent must not hold up the others
+            problem = str(error) or type(error).__name__
+            if not isinstance(error, KillFailed):
+                _log.error("kill.failed", switch=switch, session=session_id, error=repr(error))
+        async with self._database.write() as connection:
+            if not problem:
                 await outbox.mark_done(connection, row.id, now, note)
-                return
-        except KillFailed as error:
-            if row.attempts + 1 >= KILL_ATTEMPTS:
-                _log.error("kill.given_up", switch=switch, session=session_id, error=str(error))
-                await outbox.mark_done(connection, row.id, now, f"given up: {error}")
-                return
-            delay = timedelta(seconds=KILL_FIRST_RETRY_SECONDS * 2**row.attempts)
-            await outbox.mark_later(connection, row.id, now + delay, str(error)[:500])
-        else:
-            await outbox.mark_done(connection, row.id, now)
+            elif row.attempts + 1 >= KILL_ATTEMPTS:
+                _log.error("kill.given_up", switch=switch, session=session_id, error=problem)
+                await outbox.mark_done(connection, row.id, now, f"given up: {problem}"[:500])
+            else:
+                delay = timedelta(seconds=KILL_FIRST_RETRY_SECONDS * 2**row.attempts)
+                await outbox.mark_later(connection, row.id, now + delay, problem[:500])
+
+    async def _ask(self, switch: str, session_id: str, row: outbox.OutboxRow, now: datetime) -> str:
+        """Ask a switch to end a call; returns a note where there is nobody to ask.
+
+        Raises:
+            KillFailed: it did not take it.
+        """
+        if self.switches.knows(switch):
+            await self.switches.end(switch, session_id, row.detail)
+            return ""
+        async with self._database.read() as connection:
+            target = await outbox.read_switch(connection, switch)
+        if target is None:
+            return f"switch {switch} has no kill address"
+        await self._kill.kill(
+            url=target.kill_url,
+            secret=target.secret,
+            message_id=f"msg_{row.id}",
+            at=now,
+            session_id=session_id,
+            reason=row.detail,
+        )
+        return ""
 
     async def keep_house(self) -> bool:
         """Create the partitions of the coming days and drop what is past its use."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import psycopg
 import structlog
@@ -21,6 +22,9 @@ from tollkeeper.store.peers import Peer, hold_peer
 LOOK_SECONDS = 2.0
 LEAVE_SECONDS = 5.0
 """So long an agent may take to close its connection in good order."""
+ANSWER_SECONDS = 5.0
+KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+"""So that the database lets go of a peer soon whose process is not there any more."""
 _log = structlog.get_logger()
 
 
@@ -91,12 +95,53 @@ class Agents:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _hold_and_run(self, peer: Peer) -> None:
-        connection = await psycopg.AsyncConnection.connect(
-            self._board.database.url, autocommit=True, options=OPTIONS
+        held = await self._hold(peer)
+        if held is None:
+            return  # another process has it
+        running = asyncio.create_task(
+            self._makers[peer.kind](self._board, peer).run(), name=f"run {peer.code}"
         )
-        async with connection:
-            if not await hold_peer(connection, peer.id):
-                return  # another process has it
-            # Should the database go away, the agent stays: calls that are up need it. Another process
-            # may then run a second one for a while, which is harmless: all it says is said idempotently.
-            await self._makers[peer.kind](self._board, peer).run()
+        try:
+            while not running.done():
+                await asyncio.wait([running], timeout=LOOK_SECONDS)
+                if running.done() or await _answers(held):
+                    continue
+                # Should the database go away, the agent stays: calls that are up need it. When it is
+                # back another process may have been first, and two would each send a parked call on.
+                with suppress(psycopg.Error, OSError):
+                    fresh = await self._hold(peer)
+                    if fresh is None:
+                        _log.warning("agent.leaves", peer=peer.code)
+                        return
+                    await held.close()
+                    held = fresh
+            await running
+        finally:
+            await end_gently([running], seconds=LEAVE_SECONDS - 1)
+            await held.close()
+
+    async def _hold(self, peer: Peer) -> psycopg.AsyncConnection[Any] | None:
+        """Be the process that talks to a peer, as long as the connection lives; None: another one is."""
+        connection = await psycopg.AsyncConnection.connect(
+            self._board.database.url,
+            autocommit=True,
+            options=f"{OPTIONS} {KEEPALIVE}",
+            connect_timeout=int(ANSWER_SECONDS),
+        )
+        try:
+            if await hold_peer(connection, peer.id):
+                return connection
+        except BaseException:
+            await connection.close()
+            raise
+        await connection.close()
+        return None
+
+
+async def _answers(connection: psycopg.AsyncConnection[Any]) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await connection.execute("SELECT 1")
+    except (psycopg.Error, OSError, TimeoutError):
+        return False
+    return True

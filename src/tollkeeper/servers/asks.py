@@ -10,15 +10,27 @@ from tollkeeper.core.reasons import MEANINGS, Meaning, Reason
 from tollkeeper.core.records import Outcome, Reply
 
 _ID = re.compile(r"[!-~]{1,160}")
+_MARKED = re.compile(r"(.+)~[0-9]{1,3}", re.DOTALL)
+"""An id with the mark of one that was used before."""
 
 
 def call_id_of(text: str) -> str:
-    """A switch's id of a call as it is kept: itself, or its hash where it is too long or no plain text."""
+    """A switch's id of a call as it is kept: itself, or its hash.
+
+    Its hash where it is too long or no plain text, or looks like the id of a session whose id was used
+    before: callers choose their Call-IDs, and one who chose another's could end that one's call.
+    """
     text = text.strip()
-    if _ID.fullmatch(text) is not None:
+    if _ID.fullmatch(text) is not None and _MARKED.fullmatch(text) is None:
         return text
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=20)
     return f"h-{digest.hexdigest()}"
+
+
+def switch_id_of(session_id: str) -> str:
+    """What the switch calls the call of a session: the session's id without a mark."""
+    found = _MARKED.fullmatch(session_id)
+    return session_id if found is None else found[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Ask:
     name of it), ``address`` (the IP address the call came from) and ``account`` are looked for among
     the trunks. ``requested``: units of the slice, by the peer's option ``slice`` if None. ``fresh``: the
     protocol itself tells repeated messages apart, so that an id whose call has ended names a new one.
+    ``unique``: its ids are never used for another call, so that one that comes again is a repeated message.
     """
 
     call_id: str
@@ -44,6 +57,7 @@ class Ask:
     lrn: str = ""
     network: str = ""
     fresh: bool = False
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +97,22 @@ class Verdict:
     def meaning(self) -> Meaning:
         """What the reason says to people and to each protocol."""
         return MEANINGS[self.reason]
+
+
+def verdict_of(call_id: str, reply: Reply, *, repeated: bool) -> Verdict:
+    """What the core answered, as a verdict."""
+    return Verdict(
+        call_id,
+        reply.outcome,
+        reply.reason,
+        reply.granted_seconds,
+        reply.final,
+        reply.terminate,
+        repeated,
+        reply=reply,
+    )
+
+
+def refused(call_id: str, reason: Reason) -> Verdict:
+    """The verdict of a call that is refused."""
+    return Verdict(call_id_of(call_id), Outcome.REFUSED, reason)

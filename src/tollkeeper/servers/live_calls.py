@@ -25,6 +25,8 @@ MARGIN_MIN_SECONDS = 1.0
 """More is asked for when so much of a slice is left: 30 % of it, from 1 to 30 seconds."""
 OVERDUE_SECONDS = 3.0
 """A call that is still up so long after its grant is ended by us."""
+RENEWALS_AT_ONCE = 32
+"""After a payment all calls of a large customer are asked about at once; a switch has one connection."""
 AGAIN_SECONDS = 2.0
 """While nothing can be charged, it is tried again so often."""
 _log = structlog.get_logger()
@@ -35,6 +37,7 @@ class LiveCall:
     """A call that was authorised; ``handle`` is what its agent needs to reach it.
 
     ``granted`` seconds since the answer are paid for; ``answered`` is the loop's time of the answer.
+    ``at_work``: it is being renewed; ``again``: and is to be once more after that.
     """
 
     call_id: str
@@ -45,6 +48,8 @@ class LiveCall:
     handle: object = None
     answered: float | None = None
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    at_work: bool = field(default=False, repr=False)
+    again: bool = field(default=False, repr=False)
 
     def elapsed(self, now: float) -> float:
         """Seconds since the answer; 0 before it."""
@@ -78,6 +83,7 @@ class LiveCalls:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaf = board.on_money(self._money_changed)
         self._loop = asyncio.get_running_loop()
+        self._renewals = asyncio.Semaphore(RENEWALS_AT_ONCE)
 
     def __len__(self) -> int:
         """How many calls are up or ringing."""
@@ -109,10 +115,15 @@ class LiveCalls:
         self._calls[call_id] = call
         return call
 
-    def restore(self, session: Session, handle: object, elapsed: float | None) -> LiveCall:
-        """A call that was up before we began; ``elapsed`` seconds since its answer, None if it rings."""
+    def restore(
+        self, session: Session, handle: object, elapsed: float | None, *, call_id: str = ""
+    ) -> LiveCall:
+        """A call that was up before we began; ``elapsed`` seconds since its answer, None if it rings.
+
+        ``call_id`` is what the switch calls it, where its agent goes by that and not by sessions' ids.
+        """
         party = self._board.party_code(session.party_id)
-        call_id = session.key.partition("/")[2]
+        call_id = call_id or session.key.partition("/")[2]
         final = session.granted_seconds < session.slice_seconds
         self.drop(call_id)
         call = LiveCall(
@@ -141,9 +152,31 @@ class LiveCalls:
         return call
 
     async def renew(self, call_id: str) -> None:
-        """Report a call's usage now, if it is up, and tell the switch if there is more."""
+        """Report a call's usage now, if it is up, and tell the switch if there is more.
+
+        While that is done already it is done once more afterwards: two at once could tell the switch
+        the shorter time last.
+        """
         call = self._calls.get(call_id)
-        if call is None or call.answered is None:
+        if call is None:
+            return
+        if call.at_work:
+            call.again = True
+            return
+        call.at_work = True
+        try:
+            while True:
+                call.again = False
+                async with self._renewals:
+                    await self._renew(call)
+                if not call.again:
+                    return
+        finally:
+            call.at_work = False
+
+    async def _renew(self, call: LiveCall) -> None:
+        call_id = call.call_id
+        if call.answered is None or self._calls.get(call_id) is not call:
             return
         if not await self._alive(call):
             # Its end is on its way, or the next comparison with the switch finds that it was lost.
@@ -202,7 +235,7 @@ class LiveCalls:
             except (OSError, KillFailed, ConnectionError) as error:
                 # The switch is away; its own limit holds, and we look again.
                 _log.warning("switch.away", peer=self._peer.code, error=str(error))
-                if call.call_id in self._calls:
+                if self._calls.get(call.call_id) is call:
                     self._set_timer(call, AGAIN_SECONDS, then)
             except Exception:  # noqa: BLE001 - one that ends would leave its calls without anybody
                 _log.exception("call.failed", peer=self._peer.code, call=call.call_id)
@@ -215,13 +248,14 @@ class LiveCalls:
         await self.renew(call.call_id)
 
     async def _overdue(self, call: LiveCall) -> None:
-        if call.call_id in self._calls:
+        if self._calls.get(call.call_id) is call:
             await self._end(call, "no_more_credit")
 
     async def _end(self, call: LiveCall, reason: str) -> None:
         await self._hang_up(call, reason)
         # Until its end is heard of, it is asked again.
-        self._set_timer(call, OVERDUE_SECONDS, self._overdue)
+        if self._calls.get(call.call_id) is call:
+            self._set_timer(call, OVERDUE_SECONDS, self._overdue)
 
     def _money_changed(self, party_id: int) -> None:
         for call in self._calls.values():

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tollkeeper.core.numbering import DialRules
+from tollkeeper.servers.asks import Ask
 from tollkeeper.store.peers import Peer
 
 RISK_GRANT_SECONDS = 60
 """What one call gets at most while its money is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCall:
+    """A call that was let through, with all that its authorisation needs: who pays, how it writes numbers."""
+
+    peer: Peer
+    ask: Ask
+    party: str
+    rules: DialRules | None
 
 
 @dataclass(slots=True)

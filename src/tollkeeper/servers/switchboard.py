@@ -8,46 +8,52 @@ whatever stands against a call is a verdict with a reason.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
-from tollkeeper.core.numbering import DialRules, normalise
+from tollkeeper.core.numbering import DialRules
 from tollkeeper.core.reasons import Reason
 from tollkeeper.core.records import Ending, Outcome, Reply, Session
-from tollkeeper.core.trunks import Trace, rules_of
 from tollkeeper.errors import Busy, Conflict, InvalidInput, NotFound, TollkeeperError
-from tollkeeper.servers.asks import Ask, Verdict, call_id_of
-from tollkeeper.servers.reach import Reach
-from tollkeeper.servers.risk import Risks
+from tollkeeper.servers.asks import Ask, Verdict, call_id_of, refused, switch_id_of, verdict_of
+from tollkeeper.servers.ends import Ends
+from tollkeeper.servers.ids import AGAIN, REMEMBERED_MAX, REUSES_MAX, CallIds, again, number_of
+from tollkeeper.servers.risk import RiskCall, Risks
 from tollkeeper.servers.turns import Turns
 from tollkeeper.services.charging import Charging
 from tollkeeper.services.directory import Directory
 from tollkeeper.services.handles import Handles
-from tollkeeper.services.peer_book import PeerBook
+from tollkeeper.services.tasks import end
 from tollkeeper.store.db import Database
-from tollkeeper.store.peers import Peer, read_again, read_open
+from tollkeeper.store.peers import Peer, read_open
 from tollkeeper.telemetry import PeerMeter
 
 REUSE_AFTER = timedelta(seconds=30)
 """An id whose session closed so long ago names a new call; sooner, it is the same request again."""
 RESTART = "switch_restart"
 """Why a session ended whose switch began anew."""
-REUSES_MAX = 1000
-AGAIN = "~"
-"""Between an id that was used before and how often it was: ``3F2A~2``."""
-REMEMBERED_MAX = 50_000
+RISK_LOOK_SECONDS = 2.0
+"""Calls that were let through unpaid are charged so soon after that can be done again."""
 EARLY_SECONDS = 60.0
 """A stop that came before its authorisation is remembered so long."""
-ENDED_BY_PEER = ("radius", "freeswitch", "kamailio", "asterisk", "vos3000", "diameter")
-"""Kinds of peers that are told by their own protocol to end a call; others have an HTTP address."""
 _log = structlog.get_logger()
+__all__ = ["AGAIN", "RESTART", "Switchboard"]
 
 
-class Switchboard:
+class CarryOut(Protocol):
+    """Carries a message out on one session; the answer, and whether it is a stored one."""
+
+    async def __call__(self, id_: str, *, only_open: bool) -> tuple[Reply, bool]:
+        """``only_open``: raises Conflict ``session_closed`` for one that has closed."""
+
+
+class Switchboard(Ends):
     """One in each process, used by all its protocols."""
 
     def __init__(
@@ -58,84 +64,28 @@ class Switchboard:
         database: Database,
         clock: Callable[[], datetime],
     ) -> None:
-        self.charging = charging
+        super().__init__(directory, charging, CallIds(database, clock))
         self.database = database
         self.clock = clock
         self.handles = Handles(database)
-        self.reach = Reach()
         self.risks = Risks()
-        self._directory = directory
         self._turns = Turns()
-        self._again: dict[str, str] = {}
         self._early: dict[str, tuple[float, int]] = {}
-        self._at_risk: dict[str, Ask] = {}
-        self._money: list[Callable[[int], None]] = []
-        self._peers: list[Callable[[], None]] = []
-        directory.on_party = self._party_changed
-        directory.on_peers = self._peers_changed
-
-    @property
-    def book(self) -> PeerBook:
-        """The peers as they are set now."""
-        return self._directory.peers
+        self._at_risk: dict[str, RiskCall] = {}
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin: know again which calls that are up use an id for the second time."""
         self.handles.start()
-        async with self.database.read() as connection:
-            for key in await read_again(connection, AGAIN):
-                switch, _, call_id = key.partition("/")
-                self._remember_again(f"{switch}/{call_id.rpartition(AGAIN)[0]}", call_id)
+        await self._ids.load()
+        self._sweeper = asyncio.create_task(self._sweep(), name="calls at risk")
 
     async def stop(self) -> None:
         """End; what is still to be written is."""
+        if self._sweeper is not None:
+            await end([self._sweeper])
+            self._sweeper = None
         await self.handles.stop()
-
-    # --- whose call ------------------------------------------------------------------------------
-
-    def whose(self, peer: Peer, ask: Ask) -> tuple[str, DialRules | None]:
-        """The party whose call it is, and how it writes numbers (None: the party's way); "" nobody's."""
-        if ask.party:
-            return ask.party, None
-        trace = Trace(ask.trunk, ask.address, ask.account, ask.called)
-        trunk = self.book.trunk_of(peer, trace)
-        if trunk is not None:
-            entry = self._directory.entry(trunk.party_id)
-            if entry is not None:
-                return entry.code, rules_of(trunk, entry.dial_rules)
-        if ask.account and peer.flag("accounts_are_parties"):
-            return ask.account, None
-        return "", None
-
-    def payers(self, party: str) -> frozenset[int]:
-        """The ids of all who pay for a party's calls; a change of their money matters to them."""
-        try:
-            entry = self._directory.party(party)
-        except NotFound:
-            return frozenset()
-        return frozenset(one.id for one in self._directory.chain_of(entry.id)) | {entry.id}
-
-    def party_code(self, party_id: int) -> str:
-        """The code of a party; "" if there is none."""
-        entry = self._directory.entry(party_id)
-        return entry.code if entry is not None else ""
-
-    def on_money(self, heard: Callable[[int], None]) -> Callable[[], None]:
-        """Be called with a party's id when its money or limits change; returns how to end that."""
-        self._money.append(heard)
-        return lambda: self._money.remove(heard)
-
-    def on_peers(self, heard: Callable[[], None]) -> None:
-        """Be called when a peer is changed."""
-        self._peers.append(heard)
-
-    def _peers_changed(self) -> None:
-        for heard in self._peers:
-            heard()
-
-    def _party_changed(self, party_id: int) -> None:
-        for heard in list(self._money):
-            heard(party_id)
 
     # --- a call ----------------------------------------------------------------------------------
 
@@ -145,13 +95,19 @@ class Switchboard:
             peer, "authorise", ask.call_id, lambda: self._authorise(peer, ask)
         )
 
-    async def answered(self, peer: Peer, call_id: str) -> Verdict:
-        """The call was answered."""
+    def latest(self, peer: Peer, call_id: str) -> str:
+        """The id under which a call is kept: its own, or marked where its switch used that id before."""
+        return self._id_of(peer, call_id)
 
-        async def carry_out(id_: str) -> tuple[Reply, bool]:
-            return await self.charging.start(switch=peer.switch, session_id=id_)
+    async def answered(self, peer: Peer, call_id: str, *, exact: bool = False) -> Verdict:
+        """The call was answered. ``exact``, here and below: the id is a session's, not the switch's."""
 
-        return await self._message(peer, "start", call_id, carry_out)
+        async def carry_out(id_: str, *, only_open: bool) -> tuple[Reply, bool]:
+            return await self.charging.start(
+                switch=peer.switch, session_id=id_, only_open=only_open
+            )
+
+        return await self._message(peer, "start", call_id, carry_out, exact=exact)
 
     async def interim(
         self,
@@ -162,10 +118,11 @@ class Switchboard:
         request_id: str = "",
         extend: bool = True,
         wraps_at: int = 0,
+        exact: bool = False,
     ) -> Verdict:
         """Cumulative usage so far (thousandths of the unit) and a wish for more."""
 
-        async def carry_out(id_: str) -> tuple[Reply, bool]:
+        async def carry_out(id_: str, *, only_open: bool) -> tuple[Reply, bool]:
             return await self.charging.update(
                 switch=peer.switch,
                 session_id=id_,
@@ -173,9 +130,10 @@ class Switchboard:
                 request_id=request_id,
                 extend=extend,
                 wraps_at=wraps_at,
+                only_open=only_open,
             )
 
-        return await self._message(peer, "update", call_id, carry_out)
+        return await self._message(peer, "update", call_id, carry_out, exact=exact)
 
     async def stop_call(
         self,
@@ -186,28 +144,35 @@ class Switchboard:
         request_id: str = "",
         cause: str = "",
         wraps_at: int = 0,
+        exact: bool = False,
     ) -> Verdict:
         """The call has ended with this cumulative usage (thousandths of the unit; 0: never answered)."""
 
-        async def carry_out(id_: str) -> tuple[Reply, bool]:
-            return await self.charging.stop(
-                switch=peer.switch,
-                session_id=id_,
-                used_ms=used_ms,
-                request_id=request_id,
-                cause=cause,
-                wraps_at=wraps_at,
-            )
+        async def carry_out(id_: str, *, only_open: bool) -> tuple[Reply, bool]:
+            try:
+                return await self.charging.stop(
+                    switch=peer.switch,
+                    session_id=id_,
+                    used_ms=used_ms,
+                    request_id=request_id,
+                    cause=cause,
+                    wraps_at=wraps_at,
+                    only_open=only_open,
+                )
+            except NotFound:
+                self._came_early(f"{peer.switch}/{id_}", used_ms)
+                raise
 
-        verdict = await self._message(peer, "stop", call_id, carry_out)
-        key = f"{peer.switch}/{verdict.call_id}"
-        if verdict.reason is Reason.UNKNOWN_SESSION:
-            while len(self._early) >= REMEMBERED_MAX:
-                self._early.pop(next(iter(self._early)))
-            self._early[key] = (time.monotonic() + EARLY_SECONDS, used_ms)
-        elif not verdict.busy:
-            self.handles.forget(key)
+        verdict = await self._message(peer, "stop", call_id, carry_out, exact=exact)
+        if not verdict.busy:
+            self.handles.forget(f"{peer.switch}/{verdict.call_id}")
         return verdict
+
+    def _came_early(self, key: str, used_ms: int) -> None:
+        """A stop of a call that nobody has asked for; it may have overtaken its authorisation."""
+        while len(self._early) >= REMEMBERED_MAX:
+            self._early.pop(next(iter(self._early)))
+        self._early[key] = (time.monotonic() + EARLY_SECONDS, used_ms)
 
     async def charge(
         self, peer: Peer, ask: Ask, *, units: int | None = None, segments: int | None = None
@@ -221,7 +186,7 @@ class Switchboard:
             party, rules = self.whose(peer, ask)
             id_ = call_id_of(ask.call_id)
             if not party:
-                return _refused(id_, Reason.UNKNOWN_CUSTOMER)
+                return refused(id_, Reason.UNKNOWN_CUSTOMER)
             try:
                 reply, repeated = await self.charging.charge_event(
                     switch=peer.switch,
@@ -237,14 +202,14 @@ class Switchboard:
                     rules=rules,
                 )
             except Busy:
-                return _refused(id_, Reason.BUSY)
+                return refused(id_, Reason.BUSY)
             except Conflict:
-                return _refused(id_, Reason.ID_REUSED)
+                return refused(id_, Reason.ID_REUSED)
             except NotFound:
-                return _refused(id_, Reason.UNKNOWN_CUSTOMER)
+                return refused(id_, Reason.UNKNOWN_CUSTOMER)
             except InvalidInput:
-                return _refused(id_, Reason.INVALID_NUMBER)
-            return replace(_verdict(id_, reply, repeated=repeated), party=party)
+                return refused(id_, Reason.INVALID_NUMBER)
+            return replace(verdict_of(id_, reply, repeated=repeated), party=party)
 
         return await self._measured(peer, "charge", ask.call_id, decide)
 
@@ -266,11 +231,12 @@ class Switchboard:
 
         Asked again after a failure, it goes on with those that are left.
         """
-        closed = 0
+        closed, began = 0, self.clock()
         for session in await self.open_calls(peer):
-            verdict = await self.stop_call(
-                peer, session.key.partition("/")[2], session.used_ms, cause=cause
-            )
+            if session.opened_at > began:
+                continue  # it began after the switch did
+            call_id = session.key.partition("/")[2]
+            verdict = await self.stop_call(peer, call_id, session.used_ms, cause=cause, exact=True)
             closed += not verdict.busy
         if closed:
             _log.warning("switch.restarted", peer=peer.code, calls_closed=closed)
@@ -284,49 +250,53 @@ class Switchboard:
                 connection, peer.switch, after=found[-1].key if found else ""
             ):
                 found += page
+        self._ids.note_sessions(found)
         return found
 
-    # --- ending calls from here ------------------------------------------------------------------
-
-    def elsewhere(self) -> list[str]:
-        """Switches whose calls are ended by a connection that this process does not have."""
-        return [
-            peer.switch
-            for peer in self.book.of_kind(*ENDED_BY_PEER)
-            if not self.reach.has(peer.switch, peer.kind)
-        ]
-
-    def knows(self, switch: str) -> bool:
-        """Tell whether a switch's calls are ended by its own protocol."""
-        return any(peer.switch == switch for peer in self.book.of_kind(*ENDED_BY_PEER))
-
-    async def end(self, switch: str, call_id: str, reason: str) -> None:
-        """Ask a switch to end a call.
+    async def open_call(self, peer: Peer, call_id: str) -> Session | None:
+        """The open session that a switch's id stands for now; None where there is none.
 
         Raises:
-            KillFailed: it did not take it.
+            Busy: the database cannot be asked.
         """
-        kinds = [p.kind for p in self.book.of_kind(*ENDED_BY_PEER) if p.switch == switch]
-        await self.reach.end(switch, kinds[0] if kinds else "", call_id, reason)
-
-    # --- how -------------------------------------------------------------------------------------
+        newest = await self._ids.newest(peer.switch, self._id_of(peer, call_id))
+        if newest is None or not newest.open:
+            return None
+        try:
+            session = await self.charging.session(newest.key)
+        except NotFound:
+            return None
+        return session if session.open else None
 
     async def _authorise(self, peer: Peer, ask: Ask) -> Verdict:
         party, rules = self.whose(peer, ask)
         if not party:
-            return _refused(ask.call_id, Reason.UNKNOWN_CUSTOMER)
-        call_id = self._id_of(peer, ask.call_id)
-        for number in range(2, REUSES_MAX):
+            return refused(ask.call_id, Reason.UNKNOWN_CUSTOMER)
+        try:
+            return await self._open(peer, ask, party, rules)
+        except Busy:
+            return refused(ask.call_id, Reason.BUSY)
+
+    async def _open(self, peer: Peer, ask: Ask, party: str, rules: DialRules | None) -> Verdict:
+        plain = call_id_of(ask.call_id)
+        call_id = self._id_of(peer, plain)
+        for _ in range(REUSES_MAX):
             verdict = await self._try(peer, replace(ask, call_id=call_id), party, rules)
             old = verdict.reason is Reason.ID_REUSED or (
                 verdict.repeated and not verdict.on_risk and verdict.reply is not None
             )
-            if not old or not await self._is_over(peer, call_id, fresh=ask.fresh):
+            if not old or ask.unique or not await self._is_over(peer, call_id, fresh=ask.fresh):
                 return verdict
             # The switch counts its calls from the beginning again (RFC 2866 section 5.5).
-            call_id = f"{call_id_of(ask.call_id)}{AGAIN}{number}"
-            self._remember_again(f"{peer.switch}/{call_id_of(ask.call_id)}", call_id)
-        return _refused(ask.call_id, Reason.ID_REUSED)
+            newest = await self._ids.newest(peer.switch, call_id)
+            if newest is not None and newest.session_id != call_id:
+                call_id = newest.session_id
+                continue
+            if number_of(call_id) >= REUSES_MAX:
+                break
+            call_id = again(plain, number_of(call_id) + 1)
+            self._ids.remember(peer.switch, call_id)
+        return refused(ask.call_id, Reason.ID_REUSED)
 
     async def _try(self, peer: Peer, ask: Ask, party: str, rules: DialRules | None) -> Verdict:
         slice_ = ask.requested or peer.whole("slice") or None
@@ -347,43 +317,40 @@ class Switchboard:
         except Busy:
             return self._on_risk(peer, ask, party, slice_, rules)
         except Conflict:
-            return _refused(ask.call_id, Reason.ID_REUSED)
+            return refused(ask.call_id, Reason.ID_REUSED)
         except NotFound:
-            return _refused(ask.call_id, Reason.UNKNOWN_CUSTOMER)
+            return refused(ask.call_id, Reason.UNKNOWN_CUSTOMER)
         except InvalidInput:
-            return _refused(ask.call_id, Reason.INVALID_NUMBER)
+            return refused(ask.call_id, Reason.INVALID_NUMBER)
         key = f"{peer.switch}/{ask.call_id}"
         self._at_risk.pop(key, None)
         self.risks.charged(peer, ask.call_id)
         early = self._early.pop(key, None)
         if early is not None and early[0] > time.monotonic() and reply.outcome is Outcome.GRANTED:
             # It ended before it was allowed to begin: what was held goes back at once.
-            await self.charging.stop(
-                switch=peer.switch, session_id=ask.call_id, used_ms=early[1], cause="early_stop"
-            )
-            return replace(_refused(ask.call_id, Reason.EXPIRED), party=party)
+            try:
+                await self.charging.stop(
+                    switch=peer.switch, session_id=ask.call_id, used_ms=early[1], cause="early_stop"
+                )
+            except Busy:
+                self._early[key] = early
+                return refused(ask.call_id, Reason.BUSY)
+            return replace(refused(ask.call_id, Reason.EXPIRED), party=party)
         number = self._plain_number(ask, party, rules)
-        return replace(_verdict(ask.call_id, reply, repeated=repeated), party=party, called=number)
-
-    def _plain_number(self, ask: Ask, party: str, rules: DialRules | None) -> str:
-        """The number called as it is priced, for routes; "" where it is none."""
-        try:
-            return normalise(
-                ask.called, self._directory.party(party).dial_rules if rules is None else rules
-            )
-        except (InvalidInput, NotFound):
-            return ""
+        return replace(
+            verdict_of(ask.call_id, reply, repeated=repeated), party=party, called=number
+        )
 
     def _on_risk(
         self, peer: Peer, ask: Ask, party: str, wanted: int | None, rules: DialRules | None
     ) -> Verdict:
         seconds = self.risks.grant(peer, ask.call_id, wanted) if ask.service == "voice" else 0
         if not seconds:
-            return _refused(ask.call_id, Reason.BUSY)
+            return refused(ask.call_id, Reason.BUSY)
         PeerMeter.of(peer.code, peer.kind).fault(
             "on_risk", "calls are let through although nothing can be charged"
         )
-        self._at_risk[f"{peer.switch}/{ask.call_id}"] = replace(ask, party=party)
+        self._at_risk[f"{peer.switch}/{ask.call_id}"] = RiskCall(peer, ask, party, rules)
         return Verdict(
             ask.call_id, Outcome.GRANTED, granted=seconds, final=True, on_risk=True, party=party,
             called=self._plain_number(ask, party, rules),
@@ -394,46 +361,97 @@ class Switchboard:
         peer: Peer,
         action: str,
         call_id: str,
-        carry_out: Callable[[str], Awaitable[tuple[Reply, bool]]],
+        carry_out: CarryOut,
+        *,
+        exact: bool,
     ) -> Verdict:
         async def decide() -> Verdict:
-            id_ = self._id_of(peer, call_id)
+            id_ = call_id if exact else self._id_of(peer, call_id)
             key = f"{peer.switch}/{id_}"
-            if key in self._at_risk and not await self._charge_risk(peer, key):
-                return _refused(id_, Reason.BUSY)
+            if key in self._at_risk and not await self._charge_risk(key):
+                return refused(id_, Reason.BUSY)
             try:
-                reply, repeated = await carry_out(id_)
+                if exact:
+                    reply, repeated = await carry_out(id_, only_open=False)
+                else:
+                    id_, reply, repeated = await self._to_latest(peer, call_id, carry_out)
             except Busy:
-                return _refused(id_, Reason.BUSY)
+                return refused(id_, Reason.BUSY)
             except NotFound:
-                return _refused(id_, Reason.UNKNOWN_SESSION)
+                return refused(id_, Reason.UNKNOWN_SESSION)
             except TollkeeperError as error:
                 meter = PeerMeter.of(peer.code, peer.kind)
-                meter.fault("not_taken", f"{action} of {key}: {error.detail}")
-                return _refused(id_, Reason.UNKNOWN_SESSION)
-            return _verdict(id_, reply, repeated=repeated)
+                meter.fault("not_taken", f"{action} of {peer.switch}/{id_}: {error.detail}")
+                return refused(id_, Reason.UNKNOWN_SESSION)
+            return verdict_of(id_, reply, repeated=repeated)
 
         return await self._measured(peer, action, call_id, decide)
 
-    async def _charge_risk(self, peer: Peer, key: str) -> bool:
+    async def _to_latest(
+        self,
+        peer: Peer,
+        call_id: str,
+        carry_out: CarryOut,
+    ) -> tuple[str, Reply, bool]:
+        """Carry a message out on the session that its id stands for now; the session's id, the answer.
+
+        The one that this process knows of may have closed, and another process have opened a later
+        one: usage of that is none of the closed one's. So the database is asked before it would be.
+        """
+        id_ = self._id_of(peer, call_id)
+        answer: tuple[Reply, bool] | None = None
+        try:
+            answer = await carry_out(id_, only_open=True)
+            if not answer[1]:
+                return id_, *answer
+        except Conflict as error:
+            if error.code != "session_closed":
+                raise
+        newest = await self._ids.newest(peer.switch, id_)
+        if newest is not None and newest.session_id != id_:
+            return newest.session_id, *await carry_out(newest.session_id, only_open=False)
+        return id_, *(answer or await carry_out(id_, only_open=False))
+
+    async def _charge_risk(self, key: str) -> bool:
         """Authorise after the fact a call that was let through; False while that cannot be done yet."""
-        ask = self._at_risk[key]
-        verdict = await self._try(replace(peer, on_failure="refuse"), ask, ask.party, None)
+        call = self._at_risk[key]
+        ask = replace(call.ask, call_id=switch_id_of(call.ask.call_id))
+        verdict = await self._open(
+            replace(call.peer, on_failure="refuse"), ask, call.party, call.rules
+        )
         if verdict.busy:
             return False
         self._at_risk.pop(key, None)
-        self.risks.charged(peer, ask.call_id)
+        self.risks.charged(call.peer, call.ask.call_id)
         if verdict.outcome is Outcome.REFUSED:
             _log.error(
-                "risk.unpaid", peer=peer.code, session=key, reason=verdict.reason.value
+                "risk.unpaid", peer=call.peer.code, session=key, reason=verdict.reason.value
             )  # its record, when it comes, is charged as any other
         return True
+
+    async def charge_risks(self) -> None:
+        """Authorise what was let through, as far as that can be done: for some no message ever comes."""
+        for key, call in list(self._at_risk.items()):
+            async with self._turns.of(_turn(call.peer.switch, call.ask.call_id)):
+                try:
+                    if key in self._at_risk and not await self._charge_risk(key):
+                        return
+                except Busy:
+                    return
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(RISK_LOOK_SECONDS)
+            try:
+                await self.charge_risks()
+            except Exception:  # noqa: BLE001 - it would be missed by nobody until the next outage
+                _log.exception("risk.not_charged")
 
     async def _measured(
         self, peer: Peer, action: str, call_id: str, decide: Callable[[], Awaitable[Verdict]]
     ) -> Verdict:
         began = time.perf_counter()
-        async with self._turns.of(f"{peer.switch}/{call_id}"):
+        async with self._turns.of(_turn(peer.switch, call_id)):
             verdict = await decide()
         meter = PeerMeter.of(peer.code, peer.kind)
         outcome = "repeated" if verdict.repeated else verdict.outcome.value
@@ -443,13 +461,7 @@ class Switchboard:
         return verdict
 
     def _id_of(self, peer: Peer, call_id: str) -> str:
-        plain = call_id_of(call_id)
-        return self._again.get(f"{peer.switch}/{plain}", plain)
-
-    def _remember_again(self, key: str, call_id: str) -> None:
-        while len(self._again) >= REMEMBERED_MAX:
-            self._again.pop(next(iter(self._again)))
-        self._again[key] = call_id
+        return self._ids.of(peer.switch, call_id)
 
     async def _is_over(self, peer: Peer, call_id: str, *, fresh: bool) -> bool:
         """Tell whether the session of this id closed so long ago that the id names another call now.
@@ -467,18 +479,6 @@ class Switchboard:
         return session.closed_at < self.clock() - REUSE_AFTER
 
 
-def _verdict(call_id: str, reply: Reply, *, repeated: bool) -> Verdict:
-    return Verdict(
-        call_id,
-        reply.outcome,
-        reply.reason,
-        reply.granted_seconds,
-        reply.final,
-        reply.terminate,
-        repeated,
-        reply=reply,
-    )
-
-
-def _refused(call_id: str, reason: Reason) -> Verdict:
-    return Verdict(call_id_of(call_id), Outcome.REFUSED, reason)
+def _turn(switch: str, call_id: str) -> str:
+    """Whose turn it is: that of all messages of one id at a switch."""
+    return f"{switch}/{switch_id_of(call_id.strip())}"

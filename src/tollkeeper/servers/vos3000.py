@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import timedelta
 
 import structlog
 
@@ -11,7 +12,8 @@ from tollkeeper.core.records import Session
 from tollkeeper.errors import Busy, NotFound
 from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.gateways.vos3000 import DISCONNECT, PATH, HttpVos, VosGateway, VosUnknown
-from tollkeeper.servers.switchboard import AGAIN, Switchboard
+from tollkeeper.servers.asks import switch_id_of
+from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.balance_push import BalancePush
 from tollkeeper.store.peers import Peer
 from tollkeeper.telemetry import PeerMeter
@@ -22,6 +24,8 @@ PUSH_SECONDS = 300
 CHANGE_SECONDS = 2.0
 """After a change of money so long is waited for further ones before accounts are compared."""
 HOUSE_ROUNDS = 1000
+CLOCK_MARGIN = timedelta(seconds=30)
+"""A call that has been up longer than its session, and this, is another one."""
 DIGITS_SAME = 7
 """Numbers of which so many last digits are the same are the same: prefixes differ between switches."""
 _CALL_ID = re.compile(r"[0-9]{1,10}")
@@ -61,9 +65,18 @@ class VosEnder:
             return  # there is nothing to end
         gateway = gateway_of(peers[0])
         try:
-            found = matching(await gateway.calls(), call_id.partition(AGAIN)[0], session)
+            age = self._board.clock() - session.opened_at + CLOCK_MARGIN
+            found = [
+                call
+                for call in matching(await gateway.calls(), switch_id_of(call_id), session)
+                if call.keep_ms <= age.total_seconds() * 1000
+            ]
             if not found:
                 return  # it is not up any more
+            if not (session.caller or _CALL_ID.fullmatch(switch_id_of(call_id))):
+                raise KillFailed(
+                    f"{switch}/{call_id} names no caller: which call it is is not sure"
+                )
             if len(found) > 1:
                 raise KillFailed(f"{len(found)} calls there could be {switch}/{call_id}")
             await gateway.disconnect(found[0].call_id)

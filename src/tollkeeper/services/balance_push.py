@@ -86,6 +86,7 @@ class BalancePush:
         unknown = len(waiting)
         missing: list[str] = []
         if followed:
+            read_at = self._clock()
             wallets = await self._wallets(followed)
             accounts = await self._gateway.accounts(list(followed))
             there = {one.account: one for one in accounts}
@@ -96,7 +97,7 @@ class BalancePush:
                 amount = self._difference(there[account], wallets[party])
                 if not amount:
                     same += 1
-                elif await self._pay(there[account], amount):
+                elif await self._pay(there[account], amount, read_at):
                     paid += 1
                 else:
                     unknown += 1
@@ -130,7 +131,7 @@ class BalancePush:
 
     # --- one payment -----------------------------------------------------------------------------
 
-    async def _pay(self, account: Account, amount: Decimal) -> bool:
+    async def _pay(self, account: Account, amount: Decimal, read_at: datetime) -> bool:
         """Pay once; True when the platform's history shows it."""
         mark, now = self._new_mark(), self._clock()
         async with self._database.write() as connection:
@@ -142,9 +143,10 @@ class BalancePush:
                 amount=amount,
                 money_before=account.money,
                 at=now,
+                read_at=read_at,
             )
         if id_ is None:
-            return False  # another one is open
+            return False  # another one is open, or was made meanwhile
         push = Push(id_, account.account, mark, amount, 0, now)
         try:
             await self._gateway.pay(account.account, amount, mark)

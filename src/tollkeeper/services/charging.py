@@ -146,11 +146,15 @@ class Charging:
         return entry
 
     async def start(
-        self, *, switch: str, session_id: str, scope: int | None = None
+        self, *, switch: str, session_id: str, only_open: bool = False, scope: int | None = None
     ) -> tuple[Reply, bool]:
-        """Note that the call was answered."""
+        """Note that the call was answered.
+
+        ``only_open``, here and below: a session that has closed is left as it is (Conflict
+        ``session_closed``), for its id may have been given to another one meanwhile.
+        """
         key = await self._own(f"{switch}/{session_id}", scope)
-        return await self._lane.submit(Start(key), "start", b'{"type":"start"}')
+        return await self._lane.submit(Start(key, only_open), "start", b'{"type":"start"}')
 
     async def update(
         self,
@@ -161,6 +165,7 @@ class Charging:
         request_id: str = "",
         extend: bool = True,
         wraps_at: int = 0,
+        only_open: bool = False,
         scope: int | None = None,
     ) -> tuple[Reply, bool]:
         """Report cumulative usage (thousandths of the unit) and ask for more.
@@ -174,7 +179,7 @@ class Charging:
         request = {"type": "update", "used_ms": used_ms, "extend": extend}
         if wraps_at:
             request["wraps_at"] = wraps_at
-        command = Update(key, used_ms, extend, wraps_at)
+        command = Update(key, used_ms, extend, wraps_at, only_open)
         return await self._lane.submit(command, message_id, _encode(request))
 
     async def stop(
@@ -186,6 +191,7 @@ class Charging:
         request_id: str = "",
         cause: str = "",
         wraps_at: int = 0,
+        only_open: bool = False,
         scope: int | None = None,
     ) -> tuple[Reply, bool]:
         """Settle the session at its final cumulative usage and release what was not used."""
@@ -195,7 +201,7 @@ class Charging:
         request = {"type": "stop", "used_ms": used_ms, "cause": cause}
         if wraps_at:
             request["wraps_at"] = wraps_at
-        command = Stop(key, used_ms, cause, wraps_at)
+        command = Stop(key, used_ms, cause, wraps_at, only_open)
         return await self._lane.submit(command, message_id, _encode(request))
 
     async def kill(

@@ -27,7 +27,7 @@ from tollkeeper.store.db import OPTIONS, Connection, Database
 from tollkeeper.store.directory import ApiKey, PartyEntry, read_keys, read_parties
 from tollkeeper.store.feed import read_hearing
 from tollkeeper.store.fx import read_places, read_recent
-from tollkeeper.store.peers import read_credentials, read_peers
+from tollkeeper.store.peers import read_credentials, read_mark, read_peers
 from tollkeeper.store.plans import read_card_rows, read_plan_rows, read_profiles, read_zones
 from tollkeeper.store.rates import active_versions, load_card
 from tollkeeper.store.reference import read_trunks
@@ -57,6 +57,7 @@ class Directory:
         self._keys: dict[bytes, ApiKey] = {}
         self._hearing: frozenset[int] = frozenset()
         self.peers = PeerBook()
+        self._peers_mark = ""
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self.on_wallets: Callable[[list[int]], None] = lambda _ids: None
@@ -187,7 +188,7 @@ class Directory:
             self._forget_lines()
             self._keys = await read_keys(connection)
             self._hearing = await read_hearing(connection)
-            await self._load_peers(connection)
+            await self._load_peers(connection, unless_same=small)
             if not small:
                 await self._load_fx(connection)
                 self._places = await read_places(connection)
@@ -220,13 +221,18 @@ class Directory:
         since = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
         self._fx = FxBook(await read_recent(connection, since))
 
-    async def _load_peers(self, connection: Connection) -> None:
+    async def _load_peers(self, connection: Connection, *, unless_same: bool = False) -> None:
+        mark = await read_mark(connection)
+        if unless_same and mark == self._peers_mark:
+            # Ten thousand trunks would hold up every call for a tenth of a second, twice a minute.
+            return
         before = self.peers.peers
         self.peers = PeerBook(
             await read_peers(connection),
             await read_trunks(connection),
             await read_credentials(connection),
         )
+        self._peers_mark = mark
         if self.peers.peers != before:
             self.on_peers()
 

@@ -1,14 +1,13 @@
 """Handles: by what a call that is up is reached at its switch, where its id alone does not do.
 
 They are kept in memory and written to the database a moment later, many at a time: no call waits for
-them. Whoever asks in another process, or after a restart, finds them there; one that was lost comes
-again with the next message of its call.
+them. Whoever asks in another process, or after a restart, finds them there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import psycopg
 import structlog
@@ -19,6 +18,8 @@ from tollkeeper.store import peers as store
 from tollkeeper.store.db import Database
 
 FLUSH_SECONDS = 0.05
+AGAIN_SECONDS = 1.0
+"""What could not be written is tried again so much later."""
 KNOWN_MAX = 200_000
 """Calls up at once that one process remembers; beyond, the oldest are asked of the database."""
 _log = structlog.get_logger()
@@ -77,21 +78,54 @@ class Handles:
         while True:
             await self._wake.wait()
             await asyncio.sleep(FLUSH_SECONDS)
-            await self._flush()
+            if not await self._flush():
+                await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Write what has changed; False where that could not be done and is to be tried again."""
         self._wake.clear()
         changed = {key: self._known[key] for key in self._changed if key in self._known}
         gone = self._gone
         self._changed, self._gone = set(), set()
         if not changed and not gone:
-            return
+            return True
+        written = False
         try:
-            async with self._database.write() as connection:
-                if changed:
-                    await store.keep_handles(connection, changed)
-                if gone:
-                    await store.forget_handles(connection, gone)
+            await self._write(changed, gone)
+            written = True
+        except psycopg.DataError:
+            written = await self._one_by_one(changed, gone)
         except (psycopg.Error, Busy, OSError) as error:
-            # The calls go on; those handles come again with the calls' next messages.
             _log.warning("handles.not_written", calls=len(changed), error=str(error))
+        finally:
+            if not written:
+                # The calls go on. Their next messages bring the same handles, which are no news then.
+                self._changed |= {key for key in changed if key in self._known}
+                self._gone |= {key for key in gone if key not in self._known}
+                self._wake.set()
+        return written
+
+    async def _write(
+        self, changed: Mapping[str, Mapping[str, object]], gone: Iterable[str]
+    ) -> None:
+        async with self._database.write() as connection:
+            if changed:
+                await store.keep_handles(connection, changed)
+            if gone:
+                await store.forget_handles(connection, gone)
+
+    async def _one_by_one(
+        self, changed: Mapping[str, Mapping[str, object]], gone: Iterable[str]
+    ) -> bool:
+        """One of them cannot be kept at all, which is no matter of the others."""
+        try:
+            await self._write({}, gone)
+            for key, handle in changed.items():
+                try:
+                    await self._write({key: handle}, ())
+                except psycopg.DataError as error:
+                    _log.warning("handle.refused", call=key, error=str(error))
+        except (psycopg.Error, Busy, OSError) as error:
+            _log.warning("handles.not_written", calls=len(changed), error=str(error))
+            return False
+        return True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from tollkeeper.core.trunks import Trace, Trunk, Trunks
+from tollkeeper.core.trunks import Candidate, Trace, Trunk, Trunks, choose
 from tollkeeper.store.peers import Credential, Peer
+
+PLACES_MAX = 10_000
+"""Answers that are remembered."""
 
 
 class PeerBook:
@@ -22,6 +26,7 @@ class PeerBook:
         self._trunks = trunks
         self._by_code = {trunk.code: trunk for trunk in trunks}
         self._of_switch: dict[str, Trunks] = {}
+        self._fitting: dict[tuple[str, Trace], tuple[Candidate, ...]] = {}
         self._credentials = {(one.username, one.realm): one for one in credentials}
         self._places: dict[tuple[str, str], Peer | None] = {}
         self._networks = [
@@ -40,7 +45,7 @@ class PeerBook:
         """The peer of a kind that an IP address belongs to; the narrowest network wins."""
         place = (kind, address)
         if place not in self._places:
-            if len(self._places) > 10_000:  # somebody tries all addresses
+            if len(self._places) >= PLACES_MAX:  # somebody tries all addresses
                 self._places.clear()
             self._places[place] = self._find(kind, address)
         return self._places[place]
@@ -72,12 +77,23 @@ class PeerBook:
         """The trunk that a call came by: the peer's own, or what the call tells; None if unclear."""
         if peer.trunk:
             return self._by_code.get(peer.trunk)
-        trunks = self._of_switch.get(peer.switch)
-        if trunks is None:
-            trunks = Trunks(self._trunks, direction="in", switch=peer.switch)
-            self._of_switch[peer.switch] = trunks
-        found = trunks.find(trace)
+        fitting = self._fitting_for(peer.switch, replace(trace, called=""))
+        found = choose([one for one in fitting if one.fits(trace.called)])
         return found[0] if len(found) == 1 else None
+
+    def _fitting_for(self, switch: str, trace: Trace) -> tuple[Candidate, ...]:
+        """All that fits but for the number called: of thousands of trunks, looked through once."""
+        place = (switch, trace)
+        fitting = self._fitting.get(place)
+        if fitting is None:
+            trunks = self._of_switch.get(switch)
+            if trunks is None:
+                trunks = Trunks(self._trunks, direction="in", switch=switch)
+                self._of_switch[switch] = trunks
+            if len(self._fitting) >= PLACES_MAX:
+                self._fitting.clear()
+            fitting = self._fitting[place] = trunks.candidates(trace)
+        return fitting
 
 
 def _is_network(text: str) -> bool:

@@ -322,6 +322,12 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             most=86_400,
         ),
         Option(
+            "hold_until_limit",
+            "flag",
+            False,
+            "The money of a redirected call is held until its limit has passed, not only while it may ring.",
+        ),
+        Option(
             "limit_header",
             "text",
             "X-Tollkeeper-Limit",

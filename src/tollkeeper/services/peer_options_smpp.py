@@ -90,7 +90,7 @@ SMSC = (
         "response_seconds",
         "whole",
         10,
-        "A message that it does not answer for so long counts as not sent.",
+        "It is waited for so long; a message that it did not answer stays charged, since it may have it.",
         1,
         300,
     ),
@@ -107,5 +107,14 @@ SMSC = (
         True,
         "Whether receipts are asked for where the sender wants none: what is undelivered can only be "
         "given back by them.",
+    ),
+    Option(
+        "unheard_hours",
+        "whole",
+        0,
+        "A message that it did not answer is given back so long after, where no receipt said that it was "
+        "sent; 0: never. Only for an SMSC that surely sends receipts, within that time.",
+        0,
+        144,
     ),
 )

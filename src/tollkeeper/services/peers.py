@@ -19,7 +19,7 @@ from tollkeeper.services.fields import (
     check_text,
     check_timezone,
 )
-from tollkeeper.services.peer_options import KINDS, checked_options, shown_options
+from tollkeeper.services.peer_options import HIDDEN, KINDS, checked_options, shown_options
 from tollkeeper.store import peers as store
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
@@ -46,8 +46,8 @@ SECRET_MAX = 255
 RISK_SECONDS_MAX = 86_400
 KNOWN_BY_ADDRESS = frozenset(("radius", "asterisk", "sip"))
 """Kinds that prove nothing by the protocol alone: they must have an address that they come from."""
-GIVEN_SECRET = frozenset(("freeswitch", "smsc"))
-"""Kinds whose secret is chosen at the other side."""
+GIVEN_SECRET = frozenset(("smsc",))
+"""Kinds whose secret is chosen at the other side, and cannot be left out."""
 MADE_SECRET: Mapping[str, int] = {"radius": 24, "esme": 6, "kamailio": 24}
 """Kinds that we choose a secret for, of so many random bytes: a password of SMPP has 8 characters."""
 
@@ -138,7 +138,8 @@ async def delete_peer(database: Database, code: str, *, actor: str) -> None:
 def _merged(old: Mapping[str, object], changes: object) -> dict[str, object]:
     if not isinstance(changes, Mapping):
         raise InvalidInput("options: give names and values", field="options")
-    merged = {**old, **changes}
+    # Whoever sends back what was shown does not mean to replace a secret by the words in its place.
+    merged = {**old, **{name: value for name, value in changes.items() if value != HIDDEN}}
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,12 +21,17 @@ from tollkeeper.settings import Settings, listen_address
 from tollkeeper.store import doctor as store
 from tollkeeper.store.peers import Peer, read_peers
 from tollkeeper.wire import sip
+from tollkeeper.wire.diameter import base as diameter
+from tollkeeper.wire.diameter import codes as diameter_codes
+from tollkeeper.wire.diameter.codec import HEADER, decode_header, frame_length
 from tollkeeper.wire.radius import packet as radius
 from tollkeeper.wire.smpp import pdu as smpp
 
 SECONDS = 2.0
 """How long anything may take; listeners answer within milliseconds."""
 AT_ONCE = 20
+DIAMETER_HOST = "doctor.invalid"
+"""Who asks a Diameter listener: a name that is nobody's, so that the answer is a refusal."""
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, not bound here
 """Where to ask whoever listens on all addresses."""
 CONNECTED = frozenset(("freeswitch", "kamailio", "asterisk", "vos3000", "smsc"))
@@ -32,6 +39,9 @@ CONNECTED = frozenset(("freeswitch", "kamailio", "asterisk", "vos3000", "smsc"))
 _NOT_RUNNING = 'start "tollkeeper serve", and run the doctor again while it runs'
 _NO_ANSWER = "see the log of the server: it names what keeps it from listening there"
 _UNREACHED = "see that it runs, that the option connect is right, and that no firewall is between"
+_UNTRUSTED = (
+    "see that it runs, that it speaks TLS there, and that tls_ca holds who signed its certificate"
+)
 Place = tuple[str, int]
 
 
@@ -106,6 +116,8 @@ def _question(name: str, place: Place, book: PeerBook) -> Callable[[], Awaitable
         return lambda: ask_sip(place)
     if name.startswith("SMPP"):
         return lambda: ask_smpp(place, tls="TLS" in name)
+    if name.startswith("Diameter"):
+        return lambda: ask_diameter(place, tls="TLS" in name)
     return lambda: ask_tcp(place, tls="TLS" in name)
 
 
@@ -125,8 +137,10 @@ async def _tried(
     except TimeoutError:
         found = f"{shown}: no answer within {SECONDS:g} s"
     except (OSError, ValueError, InvalidInput, asyncio.IncompleteReadError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        found = f"{shown}: {reason or error}"
+        # The number of an error of TLS means something else to the system.
+        tls = isinstance(error, ssl.SSLError)
+        code = error.errno if isinstance(error, OSError) and not tls else None
+        found = f"{shown}: {os.strerror(code) if code and code in errno.errorcode else error}"
     return Check(absent, name, found, mend)
 
 
@@ -137,6 +151,8 @@ async def _reached(peer: Peer) -> Check:
         place = listen_address(text)
     except ValueError as error:
         return Check(Level.FAIL, name, f"its option connect: {error}", _UNREACHED)
+    if peer.kind == "smsc" and peer.flag("tls"):
+        return await _tried(name, place, lambda: ask_trusted(place, peer), mend=_UNTRUSTED)
     return await _tried(name, place, lambda: ask_tcp(place), mend=_UNREACHED)
 
 
@@ -157,6 +173,43 @@ async def ask_tcp(place: Place, *, tls: bool = False) -> str:
     """Connect, and leave at once."""
     async with _connected(place, tls=tls):
         return "takes connections" + (" with TLS" if tls else "")
+
+
+async def ask_diameter(place: Place, *, tls: bool = False) -> str:
+    """Say hello (CER): any CEA is a sign of life, also one that does not let us in.
+
+    Over TLS where a client certificate is wanted, that it is asked for is all that can be seen.
+    """
+    hello = diameter.Capabilities(
+        DIAMETER_HOST,
+        "invalid",
+        addresses=("::1" if ":" in place[0] else "127.0.0.1",),
+        auth_applications=(diameter_codes.CREDIT_CONTROL,),
+    )
+    try:
+        async with _connected(place, tls=tls) as (reader, writer):
+            writer.write(diameter.encode_capabilities(hello, 1, secrets.randbits(32)))
+            head = await reader.readexactly(HEADER)
+            answer = head + await reader.readexactly(frame_length(head) - HEADER)
+    except ssl.SSLError as error:
+        if "CERTIFICATE_REQUIRED" not in str(error.reason):
+            raise
+        return "asks for a certificate, which the doctor has not"
+    header = decode_header(answer)
+    if header.request or header.command != diameter_codes.Command.CAPABILITIES:
+        raise ValueError("the answer to a CER is no CEA")
+    told = diameter.decode_capabilities(answer)
+    meaning = "lets us in" if told.result == diameter_codes.Result.SUCCESS else "knows no such peer"
+    if told.result not in {diameter_codes.Result.SUCCESS, diameter_codes.Result.UNKNOWN_PEER}:
+        meaning = "does not let us in"
+    return f"answers CER as {told.origin_host} with {told.result}: {meaning}"
+
+
+async def ask_trusted(place: Place, peer: Peer) -> str:
+    """Connect by TLS and judge the certificate as the gateway does that binds there."""
+    context = ssl.create_default_context(cafile=peer.text("tls_ca") or None)
+    async with _connected(place, tls=context):
+        return "takes connections with TLS, and is trusted"
 
 
 async def ask_smpp(place: Place, *, tls: bool = False) -> str:
@@ -234,10 +287,10 @@ async def _datagram(place: Place, question: bytes, *, seconds: float = SECONDS) 
 
 @contextlib.asynccontextmanager
 async def _connected(
-    place: Place, *, tls: bool = False
+    place: Place, *, tls: bool | ssl.SSLContext = False
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    context = None
-    if tls:
+    context = tls or None
+    if context is True:
         # The listener is asked whether it is there; peers, not we, judge its certificate.
         context = ssl.create_default_context()
         context.check_hostname = False

@@ -13,6 +13,7 @@ from tollkeeper.store import trunks as store
 from tollkeeper.store.changes import record
 from tollkeeper.store.db import Connection, Database
 from tollkeeper.store.parties import read_party
+from tollkeeper.store.peers import read_of_trunk
 from tollkeeper.store.trunks import TrunkEntry
 
 __all__ = ["TrunkEntry", "change_trunk", "create_trunk", "delete_trunk", "get_trunk", "list_trunks"]
@@ -79,10 +80,17 @@ async def delete_trunk(database: Database, code: str, *, actor: str) -> None:
     """Delete a trunk; what was mediated by it stays as it is.
 
     Raises:
-        NotFound: there is none of this code.
+        NotFound: there is none of this code. Conflict: it is that of a peer.
     """
     async with database.write() as connection:
         trunk = await _read(connection, code)
+        peer = await read_of_trunk(connection, code)
+        if peer:
+            raise Conflict(
+                f'the trunk "{code}" is that of the peer "{peer}"; change that peer first',
+                code="trunk_in_use",
+                field="trunk",
+            )
         await store.delete_trunk(connection, code)
         await _record(connection, trunk, action="trunk.delete", actor=actor)
 

@@ -43,9 +43,16 @@ async def begin(
     amount: Decimal,
     money_before: Decimal,
     at: datetime,
+    read_at: datetime,
 ) -> int | None:
-    """Note a payment that is about to be made; None where one of the account is open."""
-    values = (peer_id, account, mark, amount, money_before, at)
+    """Note a payment that is about to be made.
+
+    None where one of the account is open, or was made or decided since its money was read.
+    """
+    values = {
+        "peer": peer_id, "account": account, "mark": mark, "amount": amount,
+        "money_before": money_before, "at": at, "read_at": read_at,
+    }  # fmt: skip
     row = await (await connection.execute(_SQL["begin"], values)).fetchone()
     return int(row["id"]) if row is not None else None
 

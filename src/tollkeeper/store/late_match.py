@@ -54,9 +54,8 @@ async def closed_since(
     connection: Connection, since: datetime, until: datetime, first_day: date
 ) -> list[tuple[str, date, datetime]]:
     """Sessions that closed in (since, until] and were charged: (key, day of opening, closed at)."""
-    rows = await (
-        await connection.execute(_SQL["closed_since"], (since, until, first_day))
-    ).fetchall()
+    values = {"since": since, "until": until, "first_day": first_day}
+    rows = await (await connection.execute(_SQL["closed_since"], values)).fetchall()
     return [(row["key"], row["opened_day"], row["closed_at"]) for row in rows]
 
 

@@ -37,11 +37,16 @@ async def take_due(
 ) -> list[OutboxRow]:
     """Lock rows that are due; other processes pass over them until this transaction ends.
 
-    Requests to end calls at the switches ``but`` are left where they are.
+    Move them with :func:`move` before it ends, to deliver them without holding it open. Requests to end calls at the switches ``but`` are left where they are.
     """
     values = {"now": now, "limit": limit, "but": list(but)}
     rows = await (await connection.execute(_SQL["due"], values)).fetchall()
     return [OutboxRow(**row) for row in rows]
+
+
+async def move(connection: Connection, ids: Iterable[int], at: datetime) -> None:
+    """These rows are due at another time: nobody else takes them before."""
+    await connection.execute(_SQL["lease"], (at, list(ids)))
 
 
 async def mark_done(connection: Connection, id_: int, now: datetime, note: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -40,7 +40,8 @@ class Peer:
     timezone: str = "UTC"
     on_failure: str = "refuse"
     risk_seconds: int = 0
-    options: Mapping[str, object] = field(default_factory=dict)
+    # Some of them are secrets, too.
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
     enabled: bool = True
 
     def text(self, option: str, default: str = "") -> str:
@@ -74,10 +75,38 @@ class Credential:
     party_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A session as far as its id is concerned."""
+
+    key: str
+    open: bool
+    opened_day: date
+
+    @property
+    def session_id(self) -> str:
+        """The key without its switch."""
+        return self.key.partition("/")[2]
+
+
 async def read_peers(connection: Connection) -> list[Peer]:
     """All peers in the order of their codes, those that are switched off among them."""
     rows = await (await connection.execute(_SQL["all"])).fetchall()
     return [_peer(row) for row in rows]
+
+
+async def read_mark(connection: Connection) -> str:
+    """A text that is another one whenever a peer, trunk or credential has changed."""
+    row = await (await connection.execute(_SQL["mark"])).fetchone()
+    assert row is not None
+    mark: str = row["mark"]
+    return mark
+
+
+async def read_of_trunk(connection: Connection, trunk: str) -> str:
+    """The code of a peer whose calls all come by this trunk; "" if there is none."""
+    row = await (await connection.execute(_SQL["of_trunk"], (trunk,))).fetchone()
+    return "" if row is None else row["code"]
 
 
 async def read_credentials(connection: Connection) -> list[Credential]:
@@ -146,6 +175,13 @@ async def read_again(connection: Connection, mark: str) -> list[str]:
     """Keys of open sessions with a mark in them, in the order in which they were opened."""
     rows = await (await connection.execute(_SQL["again"], (mark,))).fetchall()
     return [row["key"] for row in rows]
+
+
+async def read_standing(connection: Connection, keys: Sequence[str], since: date) -> list[Standing]:
+    """Which of these keys have an open session, or one that was opened since this day and closed."""
+    values = {"keys": list(keys), "since": since}
+    rows = await (await connection.execute(_SQL["standing"], values)).fetchall()
+    return [Standing(**row) for row in rows]
 
 
 async def hold_peer(connection: psycopg.AsyncConnection[Any], peer_id: int) -> bool:

@@ -100,6 +100,38 @@ async def set_reasons(
         await connection.execute(_SQL["set_reasons"], columns)
 
 
+async def is_told(connection: Connection, told: str) -> bool:
+    """Tell whether a report of this name was put aside, whatever became of it since."""
+    return await (await connection.execute(_SQL["told"], (told,))).fetchone() is not None
+
+
+async def lock_told(connection: Connection, told: str) -> None:
+    """Keep others from putting the report of this name aside until the transaction ends."""
+    await connection.execute(_SQL["lock_told"], (told,))
+
+
+async def add_told(
+    connection: Connection,
+    *,
+    batch_id: int,
+    switch: str,
+    reason: str,
+    field: str,
+    value: str,
+    detail: str,
+    raw: str,
+    record: str,
+    at: datetime,
+    told: str,
+) -> None:
+    """Put a report aside; ``record`` is the JSON of a usage record, ``told`` the report's name."""
+    values = {
+        "batch_id": batch_id, "switch": switch, "reason": reason, "field": field, "value": value,
+        "detail": detail, "raw": raw, "record": record, "at": at, "told": told,
+    }  # fmt: skip
+    await connection.execute(_SQL["add_told"], values)
+
+
 def _values(wanted: Filter) -> dict[str, object]:
     values = asdict(wanted)
     values["ids"] = None if wanted.ids is None else list(wanted.ids)

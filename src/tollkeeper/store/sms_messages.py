@@ -11,8 +11,12 @@ from typing import Any
 from tollkeeper.store.db import Connection, queries
 
 _SQL = queries("sms_messages")
+SENDING = "sending"
+"""About to be passed on, or passed on and not answered yet: it may have been sent, and stays charged."""
 ACCEPTED = "accepted"
-"""The state of a message of whose end nothing was heard."""
+"""The SMSC took it; of its end nothing was heard."""
+WITHDRAWN = "withdrawn"
+"""It was surely not sent, and never will be: its charge is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +40,59 @@ class SmsMessage:
     receipt: Mapping[str, Any] | None = field(default=None)
 
 
-async def add_messages(connection: Connection, messages: Sequence[SmsMessage]) -> None:
-    """Write down messages; one that is there already stays as it is."""
-    await connection.execute(
-        _SQL["add"],
-        {
-            "ids": [one.id for one in messages],
-            "times": [one.at for one in messages],
-            "peers": [one.peer for one in messages],
-            "keys": [one.key for one in messages],
-            "upstreams": [one.upstream for one in messages],
-            "upstream_ids": [one.upstream_id for one in messages],
-            "sources": [one.source for one in messages],
-            "dests": [one.dest for one in messages],
-            "wants": [one.wants for one in messages],
-        },
-    )
+async def begin_messages(connection: Connection, messages: Sequence[SmsMessage]) -> set[str]:
+    """Write down that messages are about to be passed on; the ids of those that may be.
+
+    The id of another one was taken already: by whoever gave its charge back, or by its first copy.
+    """
+    values = {
+        "ids": [one.id for one in messages],
+        "times": [one.at for one in messages],
+        "peers": [one.peer for one in messages],
+        "keys": [one.key for one in messages],
+        "upstreams": [one.upstream for one in messages],
+        "upstream_ids": [one.upstream_id for one in messages],
+        "sources": [one.source for one in messages],
+        "dests": [one.dest for one in messages],
+        "wants": [one.wants for one in messages],
+    }
+    rows = await (await connection.execute(_SQL["begin"], values)).fetchall()
+    return {row["id"] for row in rows}
+
+
+async def accept_messages(connection: Connection, messages: Sequence[SmsMessage]) -> None:
+    """Note that the SMSC took messages, what it calls them, and who wants receipts."""
+    values = {
+        "ids": [one.id for one in messages],
+        "upstream_ids": [one.upstream_id for one in messages],
+        "wants": [one.wants for one in messages],
+    }
+    await connection.execute(_SQL["accept"], values)
+
+
+async def withdraw_messages(connection: Connection, messages: Sequence[SmsMessage]) -> None:
+    """Note that messages that were begun were surely not sent; rows of others by their names stay."""
+    values = {"ids": [one.id for one in messages], "times": [one.at for one in messages]}
+    await connection.execute(_SQL["withdraw"], values)
+
+
+async def claim_messages(
+    connection: Connection, *, peer: str, switch: str, ids: Sequence[str], at: datetime
+) -> list[str]:
+    """See that messages without a row are never sent; the ids of those that surely were not."""
+    values = {"ids": list(ids), "peer": peer, "switch": switch, "at": at}
+    await connection.execute(_SQL["claim"], values)
+    rows = await (await connection.execute(_SQL["withdrawn"], (list(ids),))).fetchall()
+    return [row["id"] for row in rows]
+
+
+async def find_unheard(
+    connection: Connection, upstream: str, *, source: str, dest: str, besides: Iterable[str]
+) -> SmsMessage | None:
+    """The oldest message between two numbers whose SMSC did not say what it calls it, ``besides`` some."""
+    values = {"upstream": upstream, "source": source, "dest": dest, "besides": list(besides)}
+    row = await (await connection.execute(_SQL["unheard"], values)).fetchone()
+    return SmsMessage(**row) if row is not None else None
 
 
 async def find_messages(
@@ -82,6 +123,15 @@ async def close_messages(
     await connection.execute(_SQL["close"], values)
 
 
+async def read_overdue(
+    connection: Connection, upstream: str, before: datetime, *, limit: int
+) -> list[SmsMessage]:
+    """Messages from before an instant of which an SMSC has told neither an answer nor a receipt."""
+    values = {"upstream": upstream, "before": before, "limit": limit}
+    rows = await (await connection.execute(_SQL["overdue"], values)).fetchall()
+    return [SmsMessage(**row) for row in rows]
+
+
 async def read_waiting(
     connection: Connection, peer: str, *, after: str = "", limit: int = 200
 ) -> list[SmsMessage]:
@@ -101,10 +151,19 @@ async def purge_messages(connection: Connection, before: datetime, *, limit: int
     return (await connection.execute(_SQL["purge"], {"before": before, "limit": limit})).rowcount
 
 
+async def read_last_charge(
+    connection: Connection, switch: str, *, day: date, first: str, last: str
+) -> str | None:
+    """The id of the latest charge of a switch's messages between ``first`` and ``last``."""
+    values = {"switch": switch, "day": day, "first": first, "last": last}
+    row = await (await connection.execute(_SQL["last_charge"], values)).fetchone()
+    return str(row["id"]) if row is not None else None
+
+
 async def read_unknown_fate(
     connection: Connection, switch: str, *, day: date, first: str, last: str, limit: int
 ) -> list[str]:
-    """Ids of charges of a switch that were neither passed on nor given back, from ``first`` to ``last``."""
+    """Ids of charges of a switch that surely were not passed on, nor given back, from ``first`` to ``last``."""
     values = {"switch": switch, "day": day, "first": first, "last": last, "limit": limit}
     rows = await (await connection.execute(_SQL["unknown_fate"], values)).fetchall()
     return [row["id"] for row in rows]

@@ -137,7 +137,7 @@ def _is_address(host: str) -> bool:
 def _steps(site: Site, names: list[str]) -> list[str]:
     """What is to be done with the files."""
     steps = ["", "On the switch:"]
-    steps += [f"  {name} goes to {PLACES[name]}" for name in names]
+    steps += [f"  {name}: {PLACES[name]}" for name in names]
     modules = ["mod_event_socket", "mod_json_cdr"] + ["mod_xml_curl"] * (site.mode == "curl")
     steps += [
         f"  load {', '.join(modules)} in conf/autoload_configs/modules.conf.xml",
@@ -152,5 +152,7 @@ def _steps(site: Site, names: list[str]) -> list[str]:
         steps.append(
             f"  {KEY} stands for an API key: make one with the scope charge for the switch (--key writes it)"
         )
-    steps.append('Then: fs_cli -x "reloadxml" -x "reloadacl", and restart the modules.')
+    steps.append(
+        "Then: fs_cli -x reloadxml; fs_cli -x reloadacl; fs_cli -x 'reload mod_event_socket'"
+    )
     return steps

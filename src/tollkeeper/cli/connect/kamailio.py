@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -142,7 +143,7 @@ def _steps(site: Site, folder: Path) -> list[str]:
     own = f"For one of your own, include {CHARGING} before request_route and call its routes as is done there."
     steps = ["", f"{PROXY} is a proxy that serves as it is. {own}"]
     if site.dialog_db.startswith("sqlite:"):
-        path = site.dialog_db.removeprefix("sqlite://")
+        path = re.sub("^/+", "/", site.dialog_db.removeprefix("sqlite://"))
         steps.append(
             f"1. make the database of calls:  cat /usr/share/kamailio/db_sqlite/standard-create.sql "
             f"/usr/share/kamailio/db_sqlite/dialog-create.sql | sqlite3 {path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +13,8 @@ from tollkeeper.errors import InvalidInput
 
 DIALOG_DB = "sqlite:////var/lib/kamailio/dialog.sqlite"
 HTTP_URL = "http://127.0.0.1:8080"
-MODULES = "/usr/lib/x86_64-linux-gnu/kamailio/modules/"
+MODULES = f"/usr/lib/{platform.machine()}-linux-gnu/kamailio/modules/"
+"""Where Debian has them."""
 PROXY, CHARGING = "kamailio.cfg", "tollkeeper.cfg"
 Transport = Literal["evapi", "http"]
 

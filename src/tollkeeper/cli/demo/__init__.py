@@ -33,6 +33,9 @@ def demo(
         sip: Make three real SIP calls through Kamailio instead, where it is installed.
     """
     if sip:
+        from tollkeeper.cli.demo.kamailio import check  # noqa: PLC0415 - as below
+
+        check()
         from tollkeeper.cli.demo.run import run_sip_demo  # noqa: PLC0415 - as below
 
         return run_sip_demo(keep=keep)

@@ -54,6 +54,19 @@ def missing() -> str:
     return ", ".join(lacking)
 
 
+def check() -> None:
+    """Make sure that real SIP calls can be made here.
+
+    Raises:
+        SetupError: with what is missing, and the packages that have it.
+    """
+    if lacking := missing():
+        raise SetupError(
+            f"The demonstration with real SIP calls needs what is not installed here: {lacking}. On Debian: "
+            f"apt-get install {PACKAGES}. Without --sip the calls are simulated."
+        )
+
+
 def free_port() -> int:
     """A port of loopback that nobody has, neither by TCP nor by UDP."""
     while True:

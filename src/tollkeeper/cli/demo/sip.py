@@ -16,7 +16,7 @@ from rich.console import Console
 from tollkeeper.cli.books import render, render_report
 from tollkeeper.cli.common import console
 from tollkeeper.cli.connect.kamailio_files import Site
-from tollkeeper.cli.demo.kamailio import PACKAGES, Kamailio, missing, running_kamailio
+from tollkeeper.cli.demo.kamailio import Kamailio, running_kamailio
 from tollkeeper.cli.demo.sipp import Sipp, SippCall, gateway, holding, talking
 from tollkeeper.errors import SetupError
 from tollkeeper.services.explain import explain
@@ -56,19 +56,6 @@ CAST = (
     Customer("talker", Decimal(5), f"talks for {TALK_MS // 1000} s and hangs up"),
     Customer("short", Decimal("0.06"), "has money for 6 s and would go on: it is cut off"),
 )
-
-
-def check() -> None:
-    """Make sure that real SIP calls can be made here.
-
-    Raises:
-        SetupError: with what is missing, and the packages that have it.
-    """
-    if lacking := missing():
-        raise SetupError(
-            f"The demonstration with real SIP calls needs what is not installed here: {lacking}. On Debian: "
-            f"apt-get install {PACKAGES}. Without --sip the calls are simulated."
-        )
 
 
 async def run_sip(url: str, settings: Settings) -> bool:

@@ -5,7 +5,8 @@ Both log on with HTTP's basic scheme: any user name, the API key as the password
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -20,6 +21,8 @@ from tollkeeper.servers.freeswitch import http as freeswitch_http
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.collect import push_file
 from tollkeeper.services.keys import allows
+from tollkeeper.store.peers import Peer
+from tollkeeper.telemetry import PeerMeter
 from tollkeeper.wire.esl.dialplan import FORM_MAX
 
 router = APIRouter(prefix="/v1/freeswitch", dependencies=DOCUMENTED, tags=["freeswitch"])
@@ -84,7 +87,8 @@ async def ask_dialplan(context: Context, key: ChargeKey, request: Request) -> Re
     """
     board = _board(context)
     peer = freeswitch_http.peer_of(board, key.switch)
-    answer = await freeswitch_http.answer_dialplan(board, peer, await _body(request, FORM_MAX))
+    with _faults_of(peer):
+        answer = await freeswitch_http.answer_dialplan(board, peer, await _body(request, FORM_MAX))
     return Response(answer, media_type="text/xml")
 
 
@@ -123,7 +127,22 @@ async def take_cdr(
 
 async def _settle(context: Services, switch: str, body: bytes) -> bool:
     board = _board(context)
-    return await freeswitch_http.settle_record(board, freeswitch_http.peer_of(board, switch), body)
+    peer = freeswitch_http.peer_of(board, switch)
+    with _faults_of(peer):
+        return await freeswitch_http.settle_record(board, peer, body)
+
+
+@contextmanager
+def _faults_of(peer: Peer) -> Iterator[None]:
+    """Count what a switch posts and should not, as faults are counted on every other port."""
+    try:
+        yield
+    except TooLarge as error:
+        PeerMeter.of(peer.code, peer.kind).fault("oversized", error.detail)
+        raise
+    except InvalidInput as error:
+        PeerMeter.of(peer.code, peer.kind).fault("malformed", error.detail)
+        raise
 
 
 def _board(context: Services) -> Switchboard:

@@ -14,6 +14,7 @@ from tollkeeper.errors import Busy, TollkeeperError
 from tollkeeper.servers.api.auth import DOCUMENTED, SCOPE_KEY, authenticate
 from tollkeeper.servers.api.context import Context, Services
 from tollkeeper.servers.api.schemas import ID_MAX
+from tollkeeper.servers.stopping import ON_STOP
 from tollkeeper.services.feed import KINDS
 from tollkeeper.services.keys import ApiKey
 from tollkeeper.services.streams import Dropped, Stream, Streams
@@ -54,21 +55,25 @@ class EventStream(Response):
         self._seconds = seconds
         self._still_valid = still_valid
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
-        """Tell what happens until the listener goes, does not keep up, or may not listen any more."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell what happens until somebody ends it.
+
+        The listener goes, does not keep up, or may not listen any more; or the server stops.
+        """
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             # nginx would collect what is to be told at once.
             (b"x-accel-buffering", b"no"),
         ]
-        gone = asyncio.create_task(_until_gone(receive))
+        stops = asyncio.Event()
+        scope.setdefault("state", {})[ON_STOP] = stops.set
+        gone = asyncio.create_task(_until_gone(receive, stops))
         gone.add_done_callback(lambda _: self._stream.woken.set())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._tell(send, gone)
-            if not gone.done():
-                async with asyncio.timeout(SEND_SECONDS):
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with asyncio.timeout(SEND_SECONDS):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (Dropped, TimeoutError):
             self._stream.dropped = True
             _log.warning("stream.dropped", key=self._stream.key_id)
@@ -94,9 +99,19 @@ class EventStream(Response):
                 await say(b"".join(frames) or b": still here\n\n")
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_gone(receive: Receive, stops: asyncio.Event) -> None:
+    """Return when the listener has gone, or the server stops."""
+    waits = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(stops.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(waits)
+
+
+async def _disconnected(receive: Receive) -> bool:
     while (await receive())["type"] != "http.disconnect":
         pass
+    return True
 
 
 @router.get(

@@ -18,11 +18,12 @@ import structlog
 
 from tollkeeper.core.reasons import MEANINGS, Reason
 from tollkeeper.core.records import Session
-from tollkeeper.errors import Busy, NotFound
+from tollkeeper.errors import Busy
 from tollkeeper.gateways.kill import KillFailed
+from tollkeeper.servers.asks import switch_id_of
 from tollkeeper.servers.asterisk.link import AmiLink, LinkLost, LoginRefused
 from tollkeeper.servers.live_calls import LiveCall, LiveCalls
-from tollkeeper.servers.switchboard import AGAIN, Switchboard
+from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.tasks import end
 from tollkeeper.store.peers import Peer
 from tollkeeper.telemetry import PeerMeter
@@ -89,7 +90,11 @@ class AsteriskAgent:
                     self._meter.fault("malformed", str(error))
                     pause = RETRY_SECONDS[-1]
                 except (OSError, TimeoutError, ValueError) as error:
-                    self._meter.fault("away", f"{type(error).__name__}: {error}")
+                    broken = self._link.broken if self._link is not None else None
+                    if broken is not None:
+                        self._meter.fault("malformed", str(broken))
+                    else:
+                        self._meter.fault("away", f"{type(error).__name__}: {error}")
                 finally:
                     await self._disconnect()
                 await asyncio.sleep(pause)
@@ -151,8 +156,6 @@ class AsteriskAgent:
                 due = loop.time() + pause
             if not await self._pause(link, max(0.05, min(PING_SECONDS, due - loop.time()))):
                 await link.ask(lambda id_: ami.action("Ping", id_))
-        if link.lost.startswith("malformed"):
-            self._meter.fault("malformed", link.lost)
         raise LinkLost(link.lost)
 
     async def _pause(self, link: AmiLink, seconds: float) -> bool:
@@ -222,7 +225,7 @@ class AsteriskAgent:
         if session is None or not session.open:
             return  # not a call of ours
         verdict = await self._board.answered(self._peer, call_id)
-        call = self._calls.restore(session, channel, loop.time() - began)
+        call = self._calls.restore(session, channel, loop.time() - began, call_id=call_id)
         if session.kill or not (verdict.allowed or verdict.busy):
             await self._hang_up(call, session.kill or verdict.reason.value)
             return
@@ -231,8 +234,9 @@ class AsteriskAgent:
     def _ended(self, call_id: str, event: ami.Message) -> None:
         now = asyncio.get_running_loop().time()
         call = self._calls.drop(call_id)
-        self._seen.pop(call_id, None)
-        used_ms = int(call.elapsed(now) * 1000) if call is not None else 0
+        # After a connection was lost it is not known yet; it was up when it was last seen.
+        seen = self._seen.pop(call_id, 0)
+        used_ms = int(call.elapsed(now) * 1000) if call is not None else seen
         if call is None and event.get("Linkedid") != call_id:
             return  # the other side of a call
         cause = event.get("Cause")
@@ -254,9 +258,7 @@ class AsteriskAgent:
     async def _session(self, call_id: str) -> Session | None:
         while True:
             try:
-                return await self._board.charging.session(f"{self._peer.switch}/{call_id}")
-            except NotFound:
-                return None
+                return await self._board.open_call(self._peer, call_id)
             except (Busy, OSError):
                 await asyncio.sleep(1.0)
 
@@ -335,7 +337,7 @@ class AsteriskAgent:
         if not self._peer.secret:
             raise KillFailed("the peer has no secret for the manager interface to end calls by")
         try:
-            channel = await self._channel_of(call_id.partition(AGAIN)[0])
+            channel = await self._channel_of(switch_id_of(call_id))
             if channel:
                 await self._end_channel(channel, reason)
         except (OSError, TimeoutError) as error:
@@ -401,7 +403,7 @@ class AsteriskAgent:
             await self._board.answered(self._peer, call_id)
         else:
             return  # it rings: its limit was set when it was authorised
-        live = self._calls.restore(session, channel.name, max(0.0, elapsed))
+        live = self._calls.restore(session, channel.name, max(0.0, elapsed), call_id=call_id)
         _log.info("call.known_again", peer=self._peer.code, call=call_id)
         if session.kill:
             await self._hang_up(live, session.kill)
@@ -420,9 +422,11 @@ class AsteriskAgent:
     async def _gone(self, session: Session) -> None:
         """Neither of two complete lists had its channel: it ended while nobody heard."""
         call_id = call_id_in(session)
-        used_ms = max(session.used_ms, self._seen.pop(call_id, 0))
+        used_ms = max(session.used_ms, self._seen.get(call_id, 0))
         self._calls.drop(call_id)
         verdict = await self._board.stop_call(self._peer, call_id, used_ms, cause="lost_stop")
+        if not verdict.busy:
+            self._seen.pop(call_id, None)
         _log.warning(
             "call.gone", peer=self._peer.code, call=call_id, used_ms=used_ms, busy=verdict.busy
         )
@@ -445,7 +449,7 @@ def place_of(peer: Peer) -> tuple[str, int]:
 
 def call_id_in(session: Session) -> str:
     """The switch's own id of a call."""
-    return session.key.partition("/")[2].partition(AGAIN)[0]
+    return switch_id_of(session.key.partition("/")[2])
 
 
 def _no_such_channel(answer: ami.Message) -> bool:

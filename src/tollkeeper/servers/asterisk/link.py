@@ -45,6 +45,8 @@ class AmiLink:
         self._lists: dict[str, tuple[ami.ChannelList, asyncio.Future[None]]] = {}
         self._ids = itertools.count(1)
         self._lost = ""
+        self.broken: ami.MalformedAmi | None = None
+        """What was said that nobody can read; it ended the connection."""
         self._reading = asyncio.create_task(self._read(), name="ami")
 
     @classmethod
@@ -73,8 +75,10 @@ class AmiLink:
             answer = await link.ask(lambda id_: ami.login(id_, username, secret))
             if not answer.success:
                 raise LoginRefused(answer.get("Message") or "the login was refused")
-        except BaseException:
+        except BaseException as error:
             await link.close()
+            if isinstance(error, LinkLost) and link.broken is not None:
+                raise link.broken from None
             raise
         return link
 
@@ -160,6 +164,7 @@ class AmiLink:
                     self._take(record)
             self._lose("the switch closed the connection")
         except ami.MalformedAmi as error:
+            self.broken = error
             if not self._greeted.done():
                 self._greeted.set_exception(error)
             self._lose(f"malformed: {error}")

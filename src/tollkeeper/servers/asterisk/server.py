@@ -41,6 +41,8 @@ WHOLE_CALL_SECONDS: Final = 7200
 """Without an agent nobody can extend a call: so much is asked for at once (option ``whole_call``)."""
 SETTLE_AGAIN_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 """An end that cannot be charged is tried again for some minutes; then the call's record settles it."""
+SPARE: Final = 256
+"""Connections beyond the bound: which of them end a call is seen only when they have said so."""
 _CHUNK = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9._:@+*#-]{0,120}")
 _log = structlog.get_logger()
@@ -107,7 +109,7 @@ class AgiServer:
             PeerMeter.of("", PROTOCOL).fault("unknown_peer", f"FastAGI from {address}")
             return
         meter = PeerMeter.of(peer.code, PROTOCOL)
-        if len(self._connections) > 2 * self._most:
+        if len(self._connections) > 2 * self._most + SPARE:
             meter.fault("overload", "too many connections at once")
             return
         channel = AgiChannel(reader, writer)
@@ -135,7 +137,9 @@ class AgiServer:
             meter.fault("unknown_script", f"agi://.../{env.script[:40]}: there is no such script")
             return
         action, script = found
-        if not self._room.enter(action):
+        entered = self._room.enter(action)
+        # The end of a call is told once only: it is taken as long as there is a connection to tell it.
+        if not entered and action != "stop":
             PeerMeter.of(peer.code, PROTOCOL).fault("overload", "too many requests at once")
             if action == "authorise":
                 await channel.set("TK_REASON", "busy")
@@ -145,7 +149,8 @@ class AgiServer:
         try:
             await script(peer, env, channel)
         finally:
-            self._room.leave()
+            if entered:
+                self._room.leave()
 
     # --- authorise -------------------------------------------------------------------------------
 

@@ -8,48 +8,48 @@ by its CC-Request-Number, also in another process and after a restart.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from msgspec.structs import replace
 
-from tollkeeper.core.reasons import MEANINGS, Reason
-from tollkeeper.core.records import Outcome, Unit
+from tollkeeper.core.reasons import Reason
+from tollkeeper.core.records import Outcome, Session, Unit
 from tollkeeper.errors import Busy
 from tollkeeper.servers.asks import Verdict
-from tollkeeper.servers.diameter.calls import Call, Calls, Client, client_of
+from tollkeeper.servers.diameter.calls import (
+    GIVEN_BACK,
+    TURNS_MAX,
+    Call,
+    Calls,
+    Client,
+    Total,
+    client_of,
+    kept_id,
+)
 from tollkeeper.servers.diameter.events import Events
-from tollkeeper.servers.diameter.use import Use, ask_of, call_id_of, units_of, uses_of
+from tollkeeper.servers.diameter.parts import (
+    BUSY,
+    Part,
+    done,
+    error_text,
+    granted,
+    handling,
+    line_of,
+    refusal,
+)
+from tollkeeper.servers.diameter.use import Use, ask_of, call_id_of, uses_of
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.uses import Use as ChargedUse
 from tollkeeper.store.peers import Peer
+from tollkeeper.telemetry import PeerMeter
 from tollkeeper.wire.diameter import codes
 from tollkeeper.wire.diameter.codec import avp_text
-from tollkeeper.wire.diameter.codes import FailureHandling, Kind, Result
+from tollkeeper.wire.diameter.codes import Kind, Result
 from tollkeeper.wire.diameter.credit import Control, CreditAnswer, CreditRequest
 
-VALIDITY_MARGIN_SECONDS = 60
-"""So long before its session is given up here, a client must have reported (Validity-Time)."""
-NUMBER_MAX = 10**12
-"""Units of one report beyond which it is no report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one service of a request gets; ``busy``: nothing is known to be done."""
-
-    line: Control
-    busy: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was refused."""
-        return self.line.result != Result.SUCCESS
-
-
-BUSY = Part(Control(result=Result.TOO_BUSY), busy=True)
+LOST = "session_id_reused"
+"""Why a session ended that its client began again."""
 
 
 class CreditControl:
@@ -61,44 +61,294 @@ class CreditControl:
         self.calls = Calls(board)
         self._events = Events(board)
 
-    async def answer(self, peer: Peer, request: CreditRequest) -> CreditAnswer | None:
-        """The answer to a request; None where nothing was done and the client is to ask elsewhere."""
+    async def answer(
+        self, peer: Peer, request: CreditRequest, *, again: bool = False
+    ) -> CreditAnswer | None:
+        """The answer to a request; None where nothing was done and the client is to ask elsewhere.
+
+        ``again``: the client says that it may have sent it before (T flag).
+        """
         if request.kind is Kind.EVENT:
             return await self._events.answer(peer, request, self._empty(request))
-        if request.multiple and not request.controls and request.kind is not Kind.TERMINATION:
-            # A session that asks for its services later holds nothing yet.
-            return self._opened(peer, request)
-        uses = uses_of(peer, request)
         base = call_id_of(request.session_id, "")
         following = self.calls.arrive(
             peer, base, request.number, first=request.kind is Kind.INITIAL
         )
-        parts: Sequence[Part]
-        if request.kind is Kind.INITIAL:
-            parts = await _all(*(self._begin(peer, request, use) for use in uses))
-        elif request.kind is Kind.UPDATE:
-            parts = await _all(
-                *(self._renew(peer, request, use, following=following) for use in uses)
-            )
-        else:
-            parts = await self._end(peer, request, uses, base, following=following)
-        if any(part.busy for part in parts):
-            return None
-        return self._whole(peer, request, parts)
+        if request.multiple and not request.controls and request.kind is not Kind.TERMINATION:
+            # A session that asks for its services later holds nothing yet.
+            return self._opened(peer, request)
+        uses = uses_of(peer, request)
+        for use in uses:
+            self._look_at(peer, use)
+        busy = True
+        try:
+            parts: Sequence[Part]
+            if request.kind is Kind.INITIAL:
+                parts = await _all(
+                    *(self._open(peer, request, use, 1, again=again) for use in uses)
+                )
+            elif request.kind is Kind.UPDATE:
+                parts = await _all(
+                    *(self._renew(peer, request, use, following=following) for use in uses)
+                )
+            else:
+                parts = await self._end(peer, request, uses, base, following=following)
+            busy = any(part.busy for part in parts)
+        finally:
+            if busy:
+                self.calls.doubt(peer.switch, base)
+        return None if busy else self._whole(peer, request, parts)
 
     # --- the three requests of a session ---------------------------------------------------------
 
-    async def _begin(self, peer: Peer, request: CreditRequest, use: Use) -> Part:
+    async def _open(
+        self, peer: Peer, request: CreditRequest, use: Use, turn: int, *, again: bool = True
+    ) -> Part:
+        """Open a service of a session, and report what was used of it already.
+
+        Unless it may have come before (``again``), the beginning of a session that is known and was used
+        is that of a client that lost it: that one ends, and another begins.
+        """
         line = use.line
         if not use.fits:
-            return _refusal(line, Result.RATING_FAILED)
+            return refusal(line, Result.RATING_FAILED)
         if peer.flag("free_uncontrolled") and await self._is_free(peer, request, use):
-            return _refusal(line, Result.CREDIT_CONTROL_NOT_APPLICABLE)
-        verdict = await self._board.authorise(peer, ask_of(peer, request, use))
+            return refusal(line, Result.CREDIT_CONTROL_NOT_APPLICABLE)
+        ask = dataclasses.replace(ask_of(peer, request, use), call_id=kept_id(use.call_id, turn))
+        verdict = await self._board.authorise(peer, ask)
         if verdict.busy:
             return BUSY
+        if not again and (verdict.repeated or verdict.reason is Reason.ID_REUSED):
+            try:
+                reborn = await self.calls.reborn(peer, use.call_id, request.number)
+            except Busy:
+                return BUSY
+            if reborn is not None and reborn[0] <= TURNS_MAX:
+                return await self._anew(peer, request, use, *reborn)
         if verdict.outcome is not Outcome.GRANTED:
-            return _refusal(line, verdict.meaning.diameter)
+            if use.used and turn == 1:
+                self._fault(peer, "unpaid", f"{use.used} used of {use.call_id} are not charged")
+            return refusal(line, verdict.meaning.diameter)
+        self._note(peer, request, use, verdict, turn)
+        if not use.used or use.absurd:
+            return granted(use, verdict, 0, self._board.clock())
+        number = str(request.number)
+        verdict = await self._board.interim(
+            peer, verdict.call_id, use.used * 1000, request_id=number
+        )
+        if verdict.busy:
+            return BUSY
+        total = Total(verdict.call_id, use.used, latest=True, turn=turn, unit=use.unit)
+        self._reported(peer, request, use, total, verdict)
+        return await self._renewed(peer, request, use, total, verdict, wants=True)
+
+    async def _anew(
+        self, peer: Peer, request: CreditRequest, use: Use, turn: int, lost: Session
+    ) -> Part:
+        """The client began a session again that it lost: what it had is settled as it was last reported."""
+        self._fault(peer, "session_id_reused", request.session_id)
+        if lost.open:
+            ended = await self._board.stop_call(
+                peer, lost.key.partition("/")[2], lost.used_ms, request_id="lost", cause=LOST
+            )
+            if ended.busy:
+                return BUSY
+        self.calls.anew(peer.switch, call_id_of(request.session_id, ""), request.number)
+        return await self._open(peer, request, use, turn)
+
+    async def _renew(
+        self, peer: Peer, request: CreditRequest, use: Use, *, following: bool
+    ) -> Part:
+        if use.absurd:
+            return refusal(use.line, Result.RATING_FAILED)
+        wants = use.fits and (use.line.requested is not None or not request.controls)
+        reason = use.given_back if request.controls else None
+        kind = "update" if reason is None else "stop"
+        try:
+            total = await self.calls.total(
+                peer, use.call_id, kind, request.number, use.used_in, following=following
+            )
+        except Busy:
+            return BUSY
+        if total is None:
+            return await self._unknown(peer, request, use)
+        if use.unit is not total.unit and not total.ended:
+            # What it looks like now is not what it was begun as: that is what it is charged as.
+            use = dataclasses.replace(use, unit=total.unit)
+            if use.absurd:
+                return refusal(use.line, Result.RATING_FAILED)
+            wants = wants and use.fits
+        if reason is not None and total.turn < TURNS_MAX:
+            return await self._give_back(peer, request, use, total, reason)
+        if total.ended and wants and total.latest:
+            return await self._come_again(peer, request, use, total)
+        verdict = await self._board.interim(
+            peer, total.kept, total.used * 1000, request_id=str(request.number), extend=wants
+        )
+        if verdict.busy:
+            return BUSY
+        if verdict.reason is Reason.UNKNOWN_SESSION:
+            return await self._unknown(peer, request, use)
+        if verdict.outcome is Outcome.CLOSED:
+            # What it used is charged as late; it is not to use more of what nobody holds money for.
+            self.calls.forget(peer.switch, use.call_id, total.kept)
+            return refusal(use.line, Result.SUCCESS if total.ended else Result.UNKNOWN_SESSION_ID)
+        self._reported(peer, request, use, total, verdict)
+        if not use.fits:
+            return refusal(use.line, Result.RATING_FAILED)
+        return await self._renewed(peer, request, use, total, verdict, wants=wants)
+
+    async def _renewed(
+        self, peer: Peer, request: CreditRequest, use: Use, total: Total, verdict: Verdict, *,
+        wants: bool,
+    ) -> Part:  # fmt: skip
+        """What a service is told whose use is noted."""
+        if verdict.terminate or (wants and verdict.granted <= total.used):
+            result = verdict.meaning.diameter
+            ended = Result.CREDIT_LIMIT_REACHED if result == Result.SUCCESS else result
+            if not request.controls:
+                # The client is idle after such an answer, and need not say more (RFC 8506 section 7).
+                await self._settle(peer, request, use, total, verdict)
+            return refusal(use.line, ended, final=True)
+        if not wants:
+            return done(use)
+        return granted(use, verdict, total.used, self._board.clock())
+
+    async def _give_back(
+        self, peer: Peer, request: CreditRequest, use: Use, total: Total, reason: int
+    ) -> Part:
+        """A quota is given back while its session goes on: it is settled, so that nothing stays held."""
+        verdict = await self._board.stop_call(
+            peer,
+            total.kept,
+            total.used * 1000,
+            request_id=str(request.number),
+            cause=f"{GIVEN_BACK} {reason}",
+        )
+        if verdict.busy:
+            return BUSY
+        self.calls.forget(peer.switch, use.call_id, total.kept)
+        return done(use)
+
+    async def _come_again(self, peer: Peer, request: CreditRequest, use: Use, total: Total) -> Part:
+        """A service that was given back or refused is asked for again: its next turn begins."""
+        if total.turn >= TURNS_MAX:
+            return refusal(use.line, Result.UNABLE_TO_COMPLY)
+        part = await self._open(peer, request, use, total.turn + 1)
+        if part.refused and use.used:
+            # There is no money for more; what was used is of the turn before.
+            late = await self._board.interim(
+                peer, total.kept, total.used * 1000, request_id=str(request.number), extend=False
+            )
+            if late.reason is Reason.UNKNOWN_SESSION:
+                self._fault(peer, "unpaid", f"{use.used} used of {use.call_id} are not charged")
+            return BUSY if late.busy else part
+        return part
+
+    async def _end(
+        self, peer: Peer, request: CreditRequest, uses: Sequence[Use], base: str, *, following: bool
+    ) -> Sequence[Part]:
+        try:
+            up = await self.calls.others(peer, base, following=following)
+        except Busy:
+            return [BUSY]
+        told = uses
+        if not request.controls and (request.multiple or up != [base] * len(up)):
+            # It says nothing of the rating groups that it ends.
+            told = [use for use in uses if use.call_id in up]
+        named = {use.call_id for use in told}
+        cause = "" if request.cause is None else f"termination_cause {request.cause}"
+        parts = await _all(
+            *(
+                self._finish(peer, request, use, cause, following=following, known=bool(up))
+                for use in told
+            ),
+            *(
+                self._silent(peer, request, call_id, cause, following=following)
+                for call_id in up
+                if call_id not in named
+            ),
+        )
+        if not any(part.busy for part in parts):
+            self.calls.over(peer.switch, base)
+        return parts[: len(told)] + [part for part in parts[len(told) :] if part.busy]
+
+    async def _finish(
+        self,
+        peer: Peer,
+        request: CreditRequest,
+        use: Use,
+        cause: str,
+        *,
+        following: bool,
+        known: bool,
+    ) -> Part:
+        number = request.number
+        # What cannot be is not charged, but its session ends all the same.
+        more = _nothing if use.absurd else use.used_in
+        try:
+            total = await self.calls.total(
+                peer, use.call_id, "stop", number, more, following=following
+            )
+        except Busy:
+            return BUSY
+        if total is None:
+            return await self._unknown(peer, request, use, known=known)
+        verdict = await self._board.stop_call(
+            peer, total.kept, total.used * 1000, request_id=str(number), cause=cause
+        )
+        if verdict.busy:
+            return BUSY
+        result = Result.RATING_FAILED if use.absurd else Result.SUCCESS
+        return Part(line_of(use.line, result=result))
+
+    async def _silent(
+        self, peer: Peer, request: CreditRequest, call_id: str, cause: str, *, following: bool
+    ) -> Part:
+        """A service that the end of its session says nothing of: it ends as it was last reported."""
+        number = request.number
+        try:
+            total = await self.calls.total(
+                peer, call_id, "stop", number, _nothing, following=following
+            )
+        except Busy:
+            return BUSY
+        if total is None:
+            return Part(Control(result=Result.SUCCESS))
+        verdict = await self._board.stop_call(
+            peer, total.kept, total.used * 1000, request_id=str(number), cause=cause
+        )
+        return BUSY if verdict.busy else Part(Control(result=Result.SUCCESS))
+
+    # --- how -------------------------------------------------------------------------------------
+
+    async def _unknown(
+        self, peer: Peer, request: CreditRequest, use: Use, *, known: bool = False
+    ) -> Part:
+        """A service of which nothing is known: a new one of its session, or one let through without us.
+
+        ``known``: others of its session are, so that it was let through under an eye of ours.
+        """
+        new = bool(request.controls) and use.line.requested is not None
+        ending = request.kind is Kind.TERMINATION
+        let_through = (peer.on_failure == "allow" or known) and use.used > 0 and not use.absurd
+        if (ending or not new) and not let_through:
+            if ending:
+                # Should its beginning still come, by another way, it is not to hold anything.
+                used = 0 if use.absurd else use.used
+                await self._board.stop_call(peer, use.call_id, used * 1000)
+            return refusal(use.line, Result.UNKNOWN_SESSION_ID)
+        part = await self._open(peer, request, use, 1)
+        if part.busy or part.refused or not ending:
+            return part
+        verdict = await self._board.stop_call(
+            peer, use.call_id, use.used * 1000, request_id=str(request.number)
+        )
+        return BUSY if verdict.busy else done(use)
+
+    def _note(
+        self, peer: Peer, request: CreditRequest, use: Use, verdict: Verdict, turn: int
+    ) -> None:
         client = Client(request.session_id, request.origin_host, request.origin_realm)
         if client != client_of(use.call_id, peer):
             self._board.handles.keep(
@@ -115,158 +365,52 @@ class CreditControl:
                 verdict.call_id,
                 final=verdict.final,
                 stale=verdict.repeated,
+                turn=turn,
+                unit=use.unit,
             )
             self.calls.note(call, request.number)
-        return self._granted(use, verdict, 0)
-
-    async def _renew(
-        self, peer: Peer, request: CreditRequest, use: Use, *, following: bool
-    ) -> Part:
-        more, wants = use.used, use.line.requested is not None or not request.controls
-        if not use.fits or more > NUMBER_MAX:
-            return _refusal(use.line, Result.RATING_FAILED)
-        try:
-            total = await self.calls.total(
-                peer, use.call_id, "update", request.number, more, following=following
-            )
-        except Busy:
-            return BUSY
-        if total is None:
-            return await self._unknown(peer, request, use)
-        used, latest = total
-        verdict = await self._board.interim(
-            peer, use.call_id, used * 1000, request_id=str(request.number), extend=wants
-        )
-        if verdict.busy:
-            return BUSY
-        if verdict.reason is Reason.UNKNOWN_SESSION:
-            return await self._unknown(peer, request, use)
-        self._reported(peer, request, use, used, verdict, latest=latest)
-        if verdict.outcome is Outcome.CLOSED:
-            # What it used is charged as late; it is not to use more of what nobody holds money for.
-            return _refusal(use.line, Result.UNKNOWN_SESSION_ID)
-        if verdict.terminate or (wants and verdict.granted <= used):
-            result = verdict.meaning.diameter
-            ended = Result.CREDIT_LIMIT_REACHED if result == Result.SUCCESS else result
-            if not request.controls:
-                # The client is idle after such an answer, and need not say more (RFC 8506 section 7).
-                await self._settle(peer, request, use, used, verdict)
-            return _refusal(use.line, ended, final=True)
-        if not wants:
-            return Part(_line(use.line, result=Result.SUCCESS))
-        return self._granted(use, verdict, used)
-
-    async def _end(
-        self, peer: Peer, request: CreditRequest, uses: Sequence[Use], base: str, *, following: bool
-    ) -> Sequence[Part]:
-        told = uses if request.controls or not request.multiple else []
-        open_: list[str] = []
-        if request.controls or request.multiple:
-            ids = {use.call_id for use in told}
-            try:
-                open_ = await self.calls.others(peer, base, ids, following=following)
-            except Busy:
-                return [BUSY]
-        cause = "" if request.cause is None else f"termination_cause {request.cause}"
-        finish, silent = self._finish, self._silent
-        parts = await _all(
-            *(finish(peer, request, use, cause, following=following) for use in told),
-            *(silent(peer, request, call_id, cause, following=following) for call_id in open_),
-        )
-        if not any(part.busy for part in parts):
-            self.calls.over(peer.switch, base)
-        return parts[: len(told)] + [part for part in parts[len(told) :] if part.busy]
-
-    async def _finish(
-        self, peer: Peer, request: CreditRequest, use: Use, cause: str, *, following: bool
-    ) -> Part:
-        if use.used > NUMBER_MAX:
-            return _refusal(use.line, Result.RATING_FAILED)
-        number = request.number
-        try:
-            total = await self.calls.total(
-                peer, use.call_id, "stop", number, use.used, following=following
-            )
-        except Busy:
-            return BUSY
-        if total is None:
-            return await self._unknown(peer, request, use)
-        verdict = await self._board.stop_call(
-            peer, use.call_id, total[0] * 1000, request_id=str(number), cause=cause
-        )
-        return BUSY if verdict.busy else Part(_line(use.line, result=Result.SUCCESS))
-
-    async def _silent(
-        self, peer: Peer, request: CreditRequest, call_id: str, cause: str, *, following: bool
-    ) -> Part:
-        """A service that the end of its session says nothing of: it ends as it was last reported."""
-        number = request.number
-        try:
-            total = await self.calls.total(peer, call_id, "stop", number, 0, following=following)
-        except Busy:
-            return BUSY
-        used = total[0] if total is not None else 0
-        verdict = await self._board.stop_call(
-            peer, call_id, used * 1000, request_id=str(number), cause=cause
-        )
-        return BUSY if verdict.busy else Part(Control(result=Result.SUCCESS))
-
-    # --- how -------------------------------------------------------------------------------------
-
-    async def _unknown(self, peer: Peer, request: CreditRequest, use: Use) -> Part:
-        """A service of which nothing is known: a new one of its session, or one let through without us."""
-        new = bool(request.controls) and use.line.requested is not None
-        ending = request.kind is Kind.TERMINATION
-        let_through = peer.on_failure == "allow" and use.used > 0
-        if (ending or not new) and not let_through:
-            if ending:
-                # Should its beginning still come, by another way, it is not to hold anything.
-                await self._board.stop_call(peer, use.call_id, use.used * 1000)
-            return _refusal(use.line, Result.UNKNOWN_SESSION_ID)
-        part = await self._begin(peer, request, use)
-        if part.busy or part.failed or not use.used:
-            return part
-        used_ms = use.used * 1000
-        number = str(request.number)
-        if ending:
-            verdict = await self._board.stop_call(peer, use.call_id, used_ms, request_id=number)
-            return BUSY if verdict.busy else Part(_line(use.line, result=Result.SUCCESS))
-        verdict = await self._board.interim(peer, use.call_id, used_ms, request_id=number)
-        if verdict.busy:
-            return BUSY
-        self._reported(peer, request, use, use.used, verdict, latest=True)
-        return self._granted(use, verdict, use.used)
 
     def _reported(
-        self,
-        peer: Peer,
-        request: CreditRequest,
-        use: Use,
-        used: int,
-        verdict: Verdict,
-        *,
-        latest: bool,
+        self, peer: Peer, request: CreditRequest, use: Use, total: Total, verdict: Verdict
     ) -> None:
         call = self.calls.get(peer.switch, use.call_id)
-        if call is None:
+        if call is not None and not total.latest:
+            return
+        if call is None or call.kept != total.kept:
             client = Client(request.session_id, request.origin_host, request.origin_realm)
             party, _ = self._board.whose(peer, ask_of(peer, request, use))
-            call = Call(peer.switch, use.call_id, client, party, verdict.call_id, stale=not latest)
-        if latest:
-            call.used, call.stale, call.final = max(call.used, used), False, verdict.final
+            call = Call(
+                peer.switch, use.call_id, client, party, total.kept,
+                stale=not total.latest, turn=total.turn, unit=total.unit,
+            )  # fmt: skip
+        if total.latest:
+            call.used, call.stale, call.final = max(call.used, total.used), False, verdict.final
         self.calls.note(call, request.number)
 
     async def _settle(
-        self, peer: Peer, request: CreditRequest, use: Use, used: int, verdict: Verdict
+        self, peer: Peer, request: CreditRequest, use: Use, total: Total, verdict: Verdict
     ) -> None:
         await self._board.stop_call(
             peer,
-            use.call_id,
-            used * 1000,
+            total.kept,
+            total.used * 1000,
             request_id=str(request.number),
             cause=verdict.reason.value,
         )
-        self.calls.forget(peer.switch, use.call_id)
+        self.calls.forget(peer.switch, use.call_id, total.kept)
+
+    def _look_at(self, peer: Peer, use: Use) -> None:
+        """Count reports that cannot be charged as they are."""
+        if use.absurd:
+            detail = f"{use.call_id}: {use.used} used since the last report"
+            self._fault(peer, "absurd_usage", detail)
+        elif use.otherwise:
+            detail = f"{use.call_id}: {use.service} is charged by the {use.unit.value}"
+            self._fault(peer, "other_unit", f"{detail}, and was reported in another unit")
+
+    @staticmethod
+    def _fault(peer: Peer, fault: str, detail: str) -> None:
+        PeerMeter.of(peer.code, "diameter").fault(fault, detail)
 
     async def _is_free(self, peer: Peer, request: CreditRequest, use: Use) -> bool:
         """Whether nobody pays anything for this use: it need not be controlled then."""
@@ -274,20 +418,6 @@ class CreditControl:
         party, _ = self._board.whose(peer, ask)
         return bool(party) and await self._events.is_free(
             ChargedUse(party, ask.called, ask.service, ask.caller, ask.lrn, ask.network)
-        )
-
-    def _granted(self, use: Use, verdict: Verdict, used: int) -> Part:
-        left = max(0, verdict.granted - used)
-        expires = verdict.reply.expires_at if verdict.reply is not None else None
-        validity = _validity(use.unit, left, expires, self._board.clock())
-        return Part(
-            _line(
-                use.line,
-                granted=units_of(left, use.unit),
-                validity=validity,
-                result=Result.SUCCESS,
-                final=verdict.final,
-            )
         )
 
     # --- the answer ------------------------------------------------------------------------------
@@ -309,7 +439,7 @@ class CreditControl:
         party, _ = self._board.whose(peer, ask_of(peer, request, use))
         if not party:
             return replace(self._empty(request), result=Result.USER_UNKNOWN)
-        return replace(self._empty(request), failure_handling=_handling(peer))
+        return replace(self._empty(request), failure_handling=handling(peer))
 
     def _whole(self, peer: Peer, request: CreditRequest, parts: Sequence[Part]) -> CreditAnswer:
         empty = self._empty(request)
@@ -324,7 +454,7 @@ class CreditControl:
             result=result,
             failed=why,
             error="" if result == Result.SUCCESS else error_text(result),
-            failure_handling=_handling(peer) if request.kind is Kind.INITIAL else None,
+            failure_handling=handling(peer) if request.kind is Kind.INITIAL else None,
         )
         if request.controls:
             return replace(answer, controls=tuple(part.line for part in parts))
@@ -341,34 +471,5 @@ async def _all(*works: Awaitable[Part]) -> list[Part]:
     return await asyncio.gather(*works)
 
 
-def error_text(result: int) -> str:
-    """What a result means, for whoever reads a trace."""
-    for meaning in MEANINGS.values():
-        if meaning.diameter == result:
-            return meaning.text
-    return ""
-
-
-def _handling(peer: Peer) -> FailureHandling:
-    """What the client does while it gets no answer of us: as the peer's policy says."""
-    if peer.on_failure == "allow":
-        return FailureHandling.CONTINUE
-    return FailureHandling.TERMINATE
-
-
-def _line(line: Control, **answered: Any) -> Control:
-    return Control(rating_group=line.rating_group, services=line.services, **answered)
-
-
-def _refusal(line: Control, result: int, *, final: bool = False) -> Part:
-    return Part(_line(line, result=result, final=final))
-
-
-def _validity(unit: Unit, left: int, expires: datetime | None, now: datetime) -> int | None:
-    """Seconds until the client must report: a call's when its grant is over, others' before we give up."""
-    if unit is Unit.SECOND:
-        return max(1, left)
-    if expires is None:
-        return None
-    seconds = int((expires - now).total_seconds())
-    return max(1, seconds - min(VALIDITY_MARGIN_SECONDS, seconds // 2))
+def _nothing(_: Unit) -> int:
+    return 0

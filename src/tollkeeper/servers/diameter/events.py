@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -77,7 +78,11 @@ class Events:
     async def _debit(
         self, peer: Peer, request: CreditRequest, use: Use, empty: CreditAnswer
     ) -> CreditAnswer | None:
-        verdict = await self._board.charge(peer, ask_of(peer, request, use), units=use.wanted or 1)
+        ask = ask_of(peer, request, use)
+        if request.number:
+            # Each number of a session is another event; the first is the usual one (RFC 8506 section 8.2).
+            ask = dataclasses.replace(ask, call_id=f"{ask.call_id}!{request.number}")
+        verdict = await self._board.charge(peer, ask, units=use.wanted or 1)
         if verdict.busy:
             return None
         if not verdict.allowed:

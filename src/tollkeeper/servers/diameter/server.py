@@ -23,7 +23,8 @@ from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.answers import Answers, Room
 from tollkeeper.servers.diameter.calls import Call, base_of, client_of, plain_id
 from tollkeeper.servers.diameter.connection import Connection
-from tollkeeper.servers.diameter.credit import CreditControl, error_text
+from tollkeeper.servers.diameter.credit import CreditControl
+from tollkeeper.servers.diameter.parts import error_text
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.servers.tls import server_tls
 from tollkeeper.servers.turns import Turns
@@ -51,6 +52,8 @@ ANSWERS_MAX = 100_000
 """Answers are kept for repetitions at least four minutes (RFC 6733 section 3), at most so many: of
 others the answer is made again from what was committed."""
 CONNECTIONS_MAX = 1024
+STRANGERS_MAX = 200
+"""Connections that did not say hello yet; of a flood of them the oldest go."""
 STOP_SECONDS = 2.0
 KILL_SECONDS = 2.5
 _ACTIONS = {Kind.INITIAL: "authorise", Kind.UPDATE: "update", Kind.TERMINATION: "stop"}
@@ -99,6 +102,7 @@ class DiameterNode:
         self.room = Room(settings.network_queue_max)
         self.connections: set[Connection] = set()
         self._all: set[Connection] = set()
+        self._strangers: dict[Connection, None] = {}
         self.credit = CreditControl(board, self.host, self.realm, self.state_id)
         self._answers = Answers(seconds=ANSWERS_SECONDS, most=ANSWERS_MAX, clock=time.monotonic)
         self._turns = Turns()
@@ -128,6 +132,7 @@ class DiameterNode:
 
     async def opened(self, connection: Connection, peer: Peer, state_id: int | None) -> None:
         """A peer is known and may charge from now on; what it lost by a restart is ended."""
+        self._strangers.pop(connection, None)
         before = self._states.get(connection.origin_host)
         restarted = state_id is not None and before is not None and state_id > before
         if state_id is not None:
@@ -150,7 +155,14 @@ class DiameterNode:
         if len(self._all) >= CONNECTIONS_MAX:
             PeerMeter.of("", "diameter").fault("overload", "too many connections")
             return False
+        if len(self._strangers) >= STRANGERS_MAX:
+            # A peer says hello at once: the longest silent ones make room for it.
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            PeerMeter.of("", "diameter").fault("overload", "too many connections without a hello")
+            oldest.close()
         self._all.add(connection)
+        self._strangers[connection] = None
         return True
 
     def count(self, origin_host: str) -> int:
@@ -165,6 +177,7 @@ class DiameterNode:
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
         self._all.discard(connection)
+        self._strangers.pop(connection, None)
         self.connections.discard(connection)
         peer = connection.peer
         if peer is not None and not self._reaching(peer.switch):
@@ -221,6 +234,10 @@ class DiameterNode:
             detail = "this client is not let in through this peer"
             connection.send(self.refusal(data, header, Result.AUTHORIZATION_REJECTED, detail))
             return
+        if self.host.lower() in map(str.lower, request.routes):
+            meter.fault("loop", f"a request of {request.origin_host} came by here before")
+            connection.send(self.refusal(data, header, Result.LOOP_DETECTED, "it runs in a circle"))
+            return
         if request.destination_realm != self.realm and peer.flag("check_realm"):
             detail = f"the realm served here is {self.realm}"
             connection.send(self.refusal(data, header, Result.REALM_NOT_SERVED, detail))
@@ -254,7 +271,7 @@ class DiameterNode:
                     hop = header.hop_by_hop.to_bytes(4)
                     connection.send(known[:12] + hop + known[16:])
                     return
-                answer = await self.credit.answer(peer, request)
+                answer = await self.credit.answer(peer, request, again=header.retransmitted)
                 if answer is None:
                     self._answers.forget(name)
                     connection.send(self.refusal(data, header, Result.TOO_BUSY))
@@ -304,7 +321,7 @@ class DiameterNode:
 
     async def _ask_again(self, call: Call) -> None:
         try:
-            await self._tell(call.switch, call.call_id, Command.RE_AUTH)
+            await self._tell(call.switch, call.kept, Command.RE_AUTH)
         except KillFailed as error:
             # It asks by itself before it is over, or it ends as it was told.
             _log.info("reauth.not_taken", session=call.call_id, error=str(error))
@@ -323,9 +340,10 @@ class DiameterNode:
             return
         # With other services up, this one is refused when it asks again, and it is asked to.
         command = Command.RE_AUTH if others else Command.ABORT_SESSION
-        await self._tell(switch, plain, command)
+        await self._tell(switch, call_id, command)
 
-    async def _tell(self, switch: str, call_id: str, command: Command) -> None:
+    async def _tell(self, switch: str, kept: str, command: Command) -> None:
+        call_id = plain_id(kept)
         connections = self._reaching(switch)
         if not connections:
             raise KillFailed(f"no Diameter peer of switch {switch} is connected")
@@ -334,11 +352,11 @@ class DiameterNode:
         call = self.credit.calls.get(switch, call_id)
         client = call.client if call is not None else client_of(call_id, peer)
         if call is None:
-            kept = await self.board.handles.find(f"{switch}/{call_id}")
-            if kept is not None:
-                client.session_id = str(kept.get("session", client.session_id))
-                client.host = str(kept.get("host", client.host))
-                client.realm = str(kept.get("realm", client.realm))
+            handle = await self.board.handles.find(f"{switch}/{kept}")
+            if handle is not None:
+                client.session_id = str(handle.get("session", client.session_id))
+                client.host = str(handle.get("host", client.host))
+                client.realm = str(handle.get("realm", client.realm))
         group = call_id.rpartition("#")[2]
         whole = SessionRequest(
             command,

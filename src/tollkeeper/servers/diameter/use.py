@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from tollkeeper.core.rating import SECONDS_MAX, UNITS_MAX
 from tollkeeper.core.records import Unit
 from tollkeeper.core.services import service_of, takes_number
 from tollkeeper.servers.asks import Ask
 from tollkeeper.store.peers import Peer
-from tollkeeper.wire.diameter.codes import Subscriber
+from tollkeeper.wire.diameter.codes import Reporting, Subscriber
 from tollkeeper.wire.diameter.credit import Control, CreditRequest, Units
 from tollkeeper.wire.diameter.service import number_of, user_of
 
@@ -30,6 +32,9 @@ CONTEXTS: Final = {
 """Services of 3GPP's specifications: packet data, IMS, MMS, SMS, voice calls."""
 ID_MAX: Final = 140
 """Characters of a Session-Id that is kept as it is; a rating group still goes behind it."""
+REPORTED_MAX: Final = 10**12
+"""Octets or other units of one report beyond which it is no report; of time, ``SECONDS_MAX``."""
+GIVES_BACK: Final = frozenset((Reporting.QHT, Reporting.FINAL, Reporting.UNUSED_QUOTA_TIMER))
 _ORDER: Final = (
     Subscriber.E164,
     Subscriber.SIP_URI,
@@ -64,7 +69,35 @@ class Use:
     @property
     def used(self) -> int:
         """Units used since the last report."""
-        return sum(amount_of(one, self.unit) or 0 for one in self.line.used)
+        return self.used_in(self.unit)
+
+    def used_in(self, unit: Unit) -> int:
+        """As :attr:`used`, of another unit: that in which its session was begun."""
+        return sum(amount_of(one, unit) or 0 for one in self.line.used)
+
+    @property
+    def absurd(self) -> bool:
+        """Whether so much cannot have been used: a counter that fell below 0, or no counter at all."""
+        return self.used > (SECONDS_MAX if self.unit is Unit.SECOND else REPORTED_MAX)
+
+    @property
+    def otherwise(self) -> bool:
+        """Whether what was used was told, but not in the unit that is charged."""
+        if any(amount_of(one, self.unit) is not None for one in self.line.used):
+            return False
+        return any(
+            replace(one, tariff_change=None, reason=None) != Units() for one in self.line.used
+        )
+
+    @property
+    def given_back(self) -> int | None:
+        """The Reporting-Reason with which a quota is given back early and no other is asked for."""
+        if self.line.requested is not None:
+            return None
+        for reason in (self.line.reason, *(one.reason for one in self.line.used)):
+            if reason in GIVES_BACK:
+                return reason
+        return None
 
     @property
     def fits(self) -> bool:
@@ -137,6 +170,8 @@ def ask_of(peer: Peer, request: CreditRequest, use: Use) -> Ask:
         requested=wanted,
         # No message tells the answer: from the grant on, it counts as up.
         start_expected=False,
+        # A Session-Id is of one session for ever (RFC 6733 section 8.8).
+        unique=True,
         network=about.network,
     )
 
@@ -191,6 +226,7 @@ def _together(one: Control, other: Control) -> Control:
     return Control(
         rating_group=one.rating_group,
         services=tuple(dict.fromkeys((*one.services, *other.services))),
-        requested=one.requested or other.requested,
+        requested=other.requested if one.requested is None else one.requested,
         used=(*one.used, *other.used),
+        reason=other.reason if one.reason is None else one.reason,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.freeswitch.calls import CALLS_MOST, EVENTS, Calls
-from tollkeeper.servers.freeswitch.socket import EventSocket
+from tollkeeper.servers.freeswitch.socket import EventSocket, LoginRefused
 from tollkeeper.servers.freeswitch.sync import Sync
 from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.services.tasks import end
@@ -41,12 +41,18 @@ class FreeSwitchAgent:
         loop = asyncio.get_running_loop()
         wait = FIRST_WAIT
         try:
+            if not self._peer.secret:
+                await loop.create_future()  # asked over HTTP alone, it has no event socket for us
             while True:
                 began = loop.time()
                 try:
                     await self._connected()
-                except (OSError, MalformedEsl) as error:
-                    self.calls.meter.fault("unreachable", str(error) or type(error).__name__)
+                except MalformedEsl as error:
+                    self.calls.meter.fault("malformed", error.detail)
+                except LoginRefused as error:
+                    self.calls.meter.fault("wrong_secret", str(error))
+                except OSError as error:
+                    self.calls.meter.fault("away", str(error) or type(error).__name__)
                 if loop.time() - began > STEADY_SECONDS:
                     wait = FIRST_WAIT
                 await asyncio.sleep(wait * (1 + random.random() / 2))  # noqa: S311 - no secret

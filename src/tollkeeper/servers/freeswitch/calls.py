@@ -20,7 +20,7 @@ from tollkeeper.core.records import Session
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.answers import Room
-from tollkeeper.servers.asks import Verdict
+from tollkeeper.servers.asks import Verdict, switch_id_of
 from tollkeeper.servers.freeswitch.socket import CommandFailed, EventSocket
 from tollkeeper.servers.freeswitch.words import (
     ENDED,
@@ -39,7 +39,7 @@ from tollkeeper.servers.freeswitch.words import (
     used_ms_of,
 )
 from tollkeeper.servers.live_calls import LiveCall, LiveCalls
-from tollkeeper.servers.switchboard import AGAIN, Switchboard
+from tollkeeper.servers.switchboard import Switchboard
 from tollkeeper.servers.turns import Turn, Turns
 from tollkeeper.services.tasks import end
 from tollkeeper.store.peers import Peer
@@ -116,11 +116,15 @@ class Calls:
         await end(self._tasks)
 
     def limits_again(self) -> None:
-        """Set the limits that could not be set while the switch was away."""
+        """Set the limits that could not be set while the switch was away; ask where money ran out."""
         for call_id in self.live.ids():
             call = self.live.get(call_id)
-            if call is not None and channel_of(call).limiting:
+            if call is None:
+                continue
+            if channel_of(call).limiting:
                 self.spawn(self._keep_limit(call))
+            if call.final:
+                self.spawn(self.live.renew(call_id))
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -245,17 +249,17 @@ class Calls:
     async def _adopt(self, uuid: str) -> bool:
         """Take over a call that another process authorised, over HTTP; False if there is none."""
         try:
-            session = await self.board.charging.session(f"{self.peer.switch}/{uuid}")
+            session = await self.board.open_call(self.peer, uuid)
         except TollkeeperError:
             return False
-        if not session.open:
+        if session is None:
             return False
         self._restore(session, None)
         return True
 
     async def known(self, session: Session, elapsed: float | None) -> None:
         """Take over a call that is up, in its turn; ``elapsed`` seconds since its answer, None: it rings."""
-        uuid = session.key.partition("/")[2]
+        uuid = switch_id_of(session.key.partition("/")[2])
         call = self.live.get(uuid) or self._restore(session, elapsed)
         if elapsed is None:
             return
@@ -265,7 +269,12 @@ class Calls:
 
     def _restore(self, session: Session, elapsed: float | None) -> LiveCall:
         self.board.handles.keep(session.key, {"core": self.core})
-        return self.live.restore(session, Channel(called=session.called, sent=True), elapsed)
+        return self.live.restore(
+            session,
+            Channel(called=session.called, sent=True),
+            elapsed,
+            call_id=switch_id_of(session.key.partition("/")[2]),
+        )
 
     async def _hung_up(self, event: Event) -> None:
         self.live.drop(event.uuid)
@@ -359,7 +368,7 @@ class Calls:
 
     async def end(self, switch: str, call_id: str, reason: str) -> None:
         """End a call of our switch; see :class:`tollkeeper.servers.reach.Ender`."""
-        uuid = call_id.partition(AGAIN)[0]
+        uuid = switch_id_of(call_id)
         if not is_channel(uuid):
             raise KillFailed(f"{call_id} is no channel of FreeSWITCH ({switch})")
         await self._kill(uuid, cause_of_end(reason))

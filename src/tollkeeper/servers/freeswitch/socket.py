@@ -74,8 +74,12 @@ class EventSocket:
                 reply = (await made._send(esl_commands.auth(password))).reply
                 if not reply.startswith("+OK"):
                     raise LoginRefused("the password of the event socket is wrong")
-            except BaseException:
+            except BaseException as error:
                 await made.close()
+                if isinstance(error, OSError) and isinstance(
+                    made._why, MalformedEsl | LoginRefused
+                ):
+                    raise made._why from None
                 raise
         return made
 

@@ -15,6 +15,7 @@ import structlog
 
 from tollkeeper.core.records import Session
 from tollkeeper.errors import TollkeeperError
+from tollkeeper.servers.asks import switch_id_of
 from tollkeeper.servers.freeswitch.calls import Calls, channel_of
 from tollkeeper.servers.freeswitch.socket import EventSocket
 from tollkeeper.servers.freeswitch.words import REASON, elapsed_of, is_channel, is_ours, is_parked
@@ -81,7 +82,7 @@ class Sync:
         sessions = {
             uuid: session
             for session in await self._calls.board.open_calls(self._calls.peer)
-            if is_channel(uuid := session.key.partition("/")[2])
+            if is_channel(uuid := switch_id_of(session.key.partition("/")[2]))
         }
         rows = await self._channels()
         missing: set[str] = set()

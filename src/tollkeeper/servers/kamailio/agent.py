@@ -20,7 +20,13 @@ from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.answers import Room
 from tollkeeper.servers.asks import Ask, Verdict
 from tollkeeper.servers.kamailio.calls import Line, Lines, line_of
-from tollkeeper.servers.kamailio.link import KamailioLink, LinkLost, SwitchClock, used_ms
+from tollkeeper.servers.kamailio.link import (
+    KamailioLink,
+    LinkLost,
+    SecretRefused,
+    SwitchClock,
+    used_ms,
+)
 from tollkeeper.servers.kamailio.rpc import KamailioRpc, RpcFailed
 from tollkeeper.servers.kamailio.watch import Watch
 from tollkeeper.servers.live_calls import LiveCall, LiveCalls
@@ -77,6 +83,8 @@ class KamailioAgent:
                 began = asyncio.get_running_loop().time()
                 try:
                     await self._connected()
+                except SecretRefused as error:
+                    self._meter.fault("wrong_secret", str(error))
                 except (OSError, LinkLost, TimeoutError) as error:
                     self._meter.fault("away", str(error))
                 except evapi.MalformedEvapi as error:
@@ -154,6 +162,10 @@ class KamailioAgent:
     def elapsed(self, answered: str) -> float:
         """Seconds since a moment of Kamailio's clock."""
         return self._clock.ago(answered, self._board.clock())
+
+    def renew_soon(self, session_id: str) -> None:
+        """Ask for more time for a call now."""
+        self._spawn(self._calls.renew(session_id), _nothing)
 
     # --- what Kamailio says ----------------------------------------------------------------------
 

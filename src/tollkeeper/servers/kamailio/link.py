@@ -25,6 +25,10 @@ class LinkLost(ConnectionError):
     """The connection ended, or Kamailio does not keep to its language."""
 
 
+class SecretRefused(LinkLost):
+    """Kamailio does not accept the peer's secret."""
+
+
 class KamailioLink:
     """One connection. ``take`` is given each message but the answers to what was asked here."""
 
@@ -75,10 +79,10 @@ class KamailioLink:
         """Say that we are here; before that nothing else may be said.
 
         Raises:
-            LinkLost: Kamailio is silent, or does not accept the secret.
+            LinkLost: Kamailio is silent. SecretRefused (one of them): it does not accept the secret.
         """
         if not await self.ask(lambda id_: evapi.Ping(id_, secret)):
-            raise LinkLost("Kamailio does not accept the peer's secret")
+            raise SecretRefused("Kamailio does not accept the peer's secret")
 
     async def keep_alive(self, secret: str) -> None:
         """Say every two seconds that we are still here.

@@ -18,6 +18,7 @@ from tollkeeper.gateways.kill import KillFailed
 from tollkeeper.servers.kamailio.calls import DialogId, Line, line_of
 from tollkeeper.servers.kamailio.link import LinkLost
 from tollkeeper.servers.kamailio.rpc import KamailioRpc, RpcFailed
+from tollkeeper.servers.live_calls import LiveCall
 from tollkeeper.wire.kamailio.rpc import RINGING, UP, Dialog
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ class Watch:
         call = agent.calls.restore(session, agent.lines.add(session_id, line), elapsed)
         if call.answered is not None:
             agent.set_cut(call)
+            self._catch_up(call)
+
+    def _catch_up(self, call: LiveCall) -> None:
+        """Nobody told us of money that came in while we were not there: ask for it."""
+        if call.final:
+            self._agent.renew_soon(call.call_id)
 
     async def run(self) -> None:
         """Compare when connected, and then regularly."""
@@ -164,6 +171,7 @@ class Watch:
             moment = dialog.variable("tk_t0")
             if call.answered is None and moment:
                 await agent.answered(session_id, moment, line)
+                self._catch_up(call)
             elif moment and not line.answered:
                 line.answered = moment
             line.seen_ms = max(

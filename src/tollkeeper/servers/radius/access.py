@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from dataclasses import replace
+from datetime import timedelta
 
 from tollkeeper.core.reasons import Reason
-from tollkeeper.core.records import Outcome, State
+from tollkeeper.core.records import Outcome, Session, State
 from tollkeeper.errors import NotFound
 from tollkeeper.servers.asks import Verdict
 from tollkeeper.servers.radius.calls import RadiusCalls
 from tollkeeper.servers.radius.names import (
+    Handle,
     ask_of,
+    asked_by,
+    asked_too,
     extends,
     handle_of,
     is_address,
     made_name,
-    marked,
     names_of,
+    read_states,
 )
 from tollkeeper.servers.radius.replies import accept, reject, welcome
 from tollkeeper.servers.switchboard import RESTART, Switchboard
@@ -34,6 +39,10 @@ from tollkeeper.wire.radius.passwords import (
 )
 
 Answer = tuple[Code, list[Attribute]]
+FAILOVER = timedelta(seconds=30)
+"""So long after its first request a switch may still ask for the same call by another one: it asked
+the next server, and the first was slow. Later, another request means that it began anew."""
+REQUESTS_MAX = 65_536
 _PROVEN_BY_TRUNK = ""
 
 
@@ -43,37 +52,92 @@ class RadiusAccess:
     def __init__(self, board: Switchboard, calls: RadiusCalls) -> None:
         self._board = board
         self._calls = calls
+        self._requests: OrderedDict[tuple[str, bytes], str] = OrderedDict()
 
     async def answer(self, peer: Peer, source: str, packet: Packet) -> Answer | None:
         """Decide; None: nothing can be decided now, and another server may."""
         question = read_question(packet)
         states = Attributes(packet.attributes).every(Type.STATE)
-        if again := marked(tuple(states)):
-            return await self._more(peer, again[0])
+        if again := read_states(states):
+            return await self._more(peer, *again)
         party, reason = self._who(peer, question, packet)
         if reason is not Reason.NONE:
             PeerMeter.of(peer.code, peer.kind).refusal(reason.value)
             return Code.ACCESS_REJECT, reject(peer, Verdict("", Outcome.REFUSED, reason))
         names = names_of(peer, question)
         call_id = names[0] if names else made_name(source, question, packet.authenticator)
-        ask = ask_of(peer, call_id, question, source)
+        ask = replace(ask_of(peer, call_id, question, source), unique=not names)
         if party:
             ask = replace(ask, party=party)
         if not ask.called:
             return self._known(peer, self._board.whose(peer, ask)[0])
+        if await self._is_replayed(peer, packet):
+            return None
         verdict = await self._board.authorise(peer, ask)
-        if verdict.repeated and await self._is_up(peer, verdict.call_id):
-            # Asked for once more by another packet, and it was answered before: the switch began anew
-            # without telling, and the call that had the id has ended as it was last told of.
-            await self._board.stop_call(peer, verdict.call_id, 0, cause=RESTART)
-            verdict = await self._board.authorise(peer, ask)
+        before: Handle | None = None
+        if verdict.repeated:
+            before = await self._board.handles.find(f"{peer.switch}/{verdict.call_id}")
+            if await self._began_anew(peer, verdict.call_id, packet, before):
+                # The call that had the id has ended as it was last told of.
+                ended = await self._board.stop_call(
+                    peer, verdict.call_id, 0, cause=RESTART, exact=True
+                )
+                if ended.busy:
+                    return None
+                before, verdict = None, await self._board.authorise(peer, ask)
         if verdict.busy:
             return None
+        self._remember(peer, packet, verdict.call_id)
         if not verdict.allowed:
             return Code.ACCESS_REJECT, reject(peer, verdict)
-        handle = handle_of(peer, question, source, None, verdict.party)
-        self._calls.granted(peer, verdict, handle)
+        handle = handle_of(peer, question, source, before, verdict.party)
+        self._calls.granted(peer, verdict, asked_too(handle, packet.authenticator))
         return Code.ACCESS_ACCEPT, accept(peer, verdict, ask.called)
+
+    # --- asked for once more ---------------------------------------------------------------------
+
+    async def _is_replayed(self, peer: Peer, packet: Packet) -> bool:
+        """Tell whether this very request opened a call that has ended: it is not to open another one.
+
+        A network that delays, or whoever caught it, sends it when nobody waits for an answer any more.
+        """
+        call_id = self._requests.get((peer.switch, packet.authenticator))
+        session = None if call_id is None else await self._session(peer, call_id)
+        if session is None or session.state is not State.CLOSED:
+            return False
+        PeerMeter.of(peer.code, peer.kind).fault(
+            "replayed", f"the request for {call_id} came once more after the call"
+        )
+        return True
+
+    async def _began_anew(
+        self, peer: Peer, call_id: str, packet: Packet, handle: Handle | None
+    ) -> bool:
+        """Tell whether a call that is asked for again is another one: its switch restarted in silence.
+
+        Not where it is the request that opened the call, however late it is repeated; nor where the
+        switch asked two of our servers, and was answered by the other one first.
+        """
+        if packet.authenticator.hex() in asked_by(handle):
+            PeerMeter.of(peer.code, peer.kind).fault("duplicate", log=False)
+            return False
+        session = await self._session(peer, call_id)
+        if session is None or session.state is not State.ACTIVE:
+            return False
+        return session.opened_at < self._board.clock() - FAILOVER
+
+    def _remember(self, peer: Peer, packet: Packet, call_id: str) -> None:
+        while len(self._requests) >= REQUESTS_MAX:
+            self._requests.popitem(last=False)
+        self._requests[peer.switch, packet.authenticator] = call_id
+
+    async def _session(self, peer: Peer, call_id: str) -> Session | None:
+        try:
+            return await self._board.charging.session(f"{peer.switch}/{call_id}")
+        except NotFound:
+            return None
+
+    # --- not a new call --------------------------------------------------------------------------
 
     def _known(self, peer: Peer, party: str) -> Answer:
         """Only who it is was asked, as when a caller dials in before choosing a number."""
@@ -82,26 +146,20 @@ class RadiusAccess:
         verdict = Verdict("", Outcome.REFUSED, Reason.UNKNOWN_CUSTOMER)
         return Code.ACCESS_REJECT, reject(peer, verdict)
 
-    async def _is_up(self, peer: Peer, call_id: str) -> bool:
-        """Tell whether a call was answered and has not ended."""
-        try:
-            session = await self._board.charging.session(f"{peer.switch}/{call_id}")
-        except NotFound:
-            return False
-        return session.state is State.ACTIVE
+    async def _more(self, peer: Peer, call_id: str, told: int) -> Answer | None:
+        """The ``told`` seconds are over, and the switch asks for more (RFC 2865 section 5.29).
 
-    async def _more(self, peer: Peer, call_id: str) -> Answer | None:
-        """The time is over, and the switch asks whether there is more (RFC 2865 section 5.29)."""
+        What is used up is what the State says: asked once more, nothing more is taken for used.
+        """
         refused = Verdict(call_id, Outcome.REFUSED, Reason.UNKNOWN_SESSION)
         if not extends(peer):
             return Code.ACCESS_REJECT, reject(peer, refused)
-        try:
-            session = await self._board.charging.session(f"{peer.switch}/{call_id}")
-        except NotFound:
+        session = await self._session(peer, call_id)
+        if session is None or session.state is State.CLOSED:
             return Code.ACCESS_REJECT, reject(peer, refused)
-        before = session.granted_seconds
+        before = min(told, session.granted_seconds)
         verdict = await self._board.interim(
-            peer, call_id, before * 1000, request_id=f"again-{before}"
+            peer, call_id, before * 1000, request_id=f"again-{before}", exact=True
         )
         if verdict.busy:
             return None

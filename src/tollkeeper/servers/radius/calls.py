@@ -52,6 +52,8 @@ class RadiusCalls:
         self._board.handles.keep(key, handle)
         while len(self._live) >= CALLS_MAX:
             self._live.pop(next(iter(self._live)))
+        if verdict.repeated and key in self._live:
+            return  # asked for once more; how far it has come is known
         payers = self._board.payers(verdict.party)
         self._live[key] = Live(
             peer, verdict.call_id, payers, handle, verdict.granted, verdict.final
@@ -112,7 +114,11 @@ class RadiusCalls:
     async def _renew(self, live: Live) -> None:
         """There is more money: ask again with what was last reported."""
         verdict = await self._board.interim(
-            live.peer, live.call_id, live.used_ms, request_id=f"money-{self._unique()}"
+            live.peer,
+            live.call_id,
+            live.used_ms,
+            request_id=f"money-{self._unique()}",
+            exact=True,
         )
         if not verdict.busy:
             self.reported(live.peer, verdict, live.handle, live.used_ms)

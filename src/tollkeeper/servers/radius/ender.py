@@ -91,7 +91,7 @@ class RadiusEnder:
 
     async def _close(self, peer: Peer, call_id: str) -> None:
         await asyncio.sleep(self._grace)
-        await self._board.stop_call(peer, call_id, 0, cause="unknown_to_nas")
+        await self._board.stop_call(peer, call_id, 0, cause="unknown_to_nas", exact=True)
 
     async def prolong(self, peer: Peer, call_id: str, handle: Handle, seconds: int) -> bool:
         """Tell the NAS that a call may last so many seconds in all; False: it did not take it."""

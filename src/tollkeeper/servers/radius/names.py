@@ -17,25 +17,45 @@ from tollkeeper.wire.radius.messages import Question, Report
 from tollkeeper.wire.radius.orders import Target
 
 MARK = b"tk:"
-"""What a Class or State of ours begins with; others' are none of our business."""
+"""What a Class or State of ours begins with; those of others are none of our business."""
 WHOLE_CALL_SECONDS = 7200
 """Asked for at once where the switch cannot be told of more (option ``whole_call``)."""
 SECONDS_MAX = 31 * 86_400
 """A longer Acct-Session-Time is a fault of the switch and counts as absent."""
+DELAY_MAX = 7 * 86_400
+"""A longer Acct-Delay-Time likewise."""
+CLOCK_STEP_MS = 60_000
+"""The switch's clock was set during a call that lasts so much longer by it than by ours."""
+ASKED_MAX = 8
+"""Requests that one call is remembered to have been asked for by."""
 
 Handle = Mapping[str, object]
 
 
 def mark_of(call_id: str) -> bytes:
-    """The Class (or State) of a session."""
+    """The Class of a session."""
     return MARK + call_id.encode()
 
 
 def marked(values: tuple[bytes, ...]) -> list[str]:
-    """The sessions that values of Class (or State) name."""
+    """The sessions that values of Class name."""
     return [
         value[len(MARK) :].decode("ascii", "replace") for value in values if value.startswith(MARK)
     ]
+
+
+def state_of(call_id: str, granted: int) -> bytes:
+    """The State of a session of which so many seconds are granted: it says what is used up by then."""
+    return mark_of(call_id) + b" %d" % granted
+
+
+def read_states(values: list[bytes]) -> tuple[str, int] | None:
+    """The session that a State of ours names, and the seconds that are used up; none if none is ours."""
+    for said in marked(tuple(values)):
+        call_id, _, granted = said.partition(" ")
+        if call_id and granted.isascii() and granted.isdecimal() and len(granted) <= 9:
+            return call_id, int(granted)
+    return None
 
 
 def names_of(peer: Peer, said: Question | Report) -> list[str]:
@@ -118,6 +138,18 @@ def handle_of(
     return known
 
 
+def asked_by(handle: Handle | None) -> list[str]:
+    """The authenticators of the requests that a call was asked for by, in hexadecimal."""
+    value = handle.get("asked") if handle is not None else None
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def asked_too(handle: Handle, authenticator: bytes) -> Handle:
+    """A handle that knows of one more request for its call."""
+    known = [one for one in asked_by(handle) if one != authenticator.hex()]
+    return {**handle, "asked": [*known, authenticator.hex()][-ASKED_MAX:]}
+
+
 def target_of(peer: Peer, handle: Handle) -> Target:
     """A session as orders name it: no more than is needed, since a NAS refuses what it does not know."""
     conference = word(handle, "conf") if peer.dialect == "cisco" else ""
@@ -149,20 +181,31 @@ def used_ms(report: Report, handle: Handle | None, now: datetime, *, data: bool)
     """The cumulative usage that a report claims, in thousandths of the unit.
 
     The switch's own counter is believed first; else the times of its one clock are subtracted, since
-    an hour that it is off is so in both; else our own, less what it says the message was delayed.
+    an hour that it is off is so in both; else our own, less what it says the message was delayed. Ours
+    count as well where its clock was set during the call: it went back, or far ahead of ours.
     """
     if data:
         return (report.octets or 0) * 1000
     if report.seconds is not None and report.seconds <= SECONDS_MAX:
         return report.seconds * 1000
-    if report.connected_ms is not None:
-        return report.connected_ms
     began, heard = whole(handle, "began"), whole(handle, "heard")
-    if began is not None and report.happened_at is not None:
-        return max(0, int(report.happened_at.timestamp()) - began) * 1000
+    ours: int | None = None
     if heard is not None:
-        return max(0, milliseconds(now - timedelta(seconds=report.delay)) - heard)
-    return 0
+        ours = max(0, milliseconds(now - timedelta(seconds=delay_of(report))) - heard)
+    claims = [report.connected_ms]
+    if began is not None and report.happened_at is not None:
+        claims.append((int(report.happened_at.timestamp()) - began) * 1000)
+    for claim in claims:
+        if claim is None or not 0 <= claim <= SECONDS_MAX * 1000:
+            continue
+        if ours is None or claim <= ours + CLOCK_STEP_MS:
+            return claim
+    return min(ours or 0, SECONDS_MAX * 1000)
+
+
+def delay_of(report: Report) -> int:
+    """For how many seconds a report has been on its way, as far as that can be believed."""
+    return report.delay if report.delay <= DELAY_MAX else 0
 
 
 def milliseconds(at: datetime) -> int:

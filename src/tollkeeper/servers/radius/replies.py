@@ -7,7 +7,7 @@ from decimal import Decimal
 from tollkeeper.core.reasons import Reason
 from tollkeeper.core.routes import routes_for
 from tollkeeper.servers.asks import Verdict
-from tollkeeper.servers.radius.names import mark_of
+from tollkeeper.servers.radius.names import mark_of, state_of
 from tollkeeper.store.peers import Peer
 from tollkeeper.wire.radius.attributes import (
     AUDIOCODES,
@@ -65,7 +65,7 @@ def accept(peer: Peer, verdict: Verdict, called: str, *, already: int = 0) -> li
         # The switch asks again when the time is over (RFC 2865 section 5.29), and sends the State.
         found += [
             integer(Type.TERMINATION_ACTION, 1),
-            (Type.STATE, mark_of(verdict.call_id)),
+            (Type.STATE, state_of(verdict.call_id, verdict.granted)),
         ]
     interval = peer.whole("interim", INTERIM_SECONDS)
     if interval:

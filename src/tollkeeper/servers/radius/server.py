@@ -190,7 +190,8 @@ class RadiusPort(asyncio.DatagramProtocol):
         return Code.ACCOUNTING_RESPONSE if accounting else Code.ACCESS_ACCEPT
 
     def _take(self, peer: Peer, packet: Packet, addr: tuple[str, int], meter: PeerMeter) -> None:
-        name = (addr[0], addr[1], packet.identifier, packet.authenticator)
+        # Without the port: what is caught and sent again from another one is answered, not worked on.
+        name = (addr[0], packet.identifier, packet.authenticator)
         known = self._answers.begin(name)
         if known is not Known.NEW:
             meter.fault("duplicate", log=False)

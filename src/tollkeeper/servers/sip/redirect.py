@@ -4,7 +4,8 @@ A switch sends its INVITE here first. A call that may proceed is answered 302 wi
 static routes of the peer, the most preferred first), for how many seconds it is paid for, and the id of
 its session; a call that may not is refused with the reason's status and a Reason header (RFC 3326). The
 switch enforces the limit, as we are out of the call from then on: its money is held for the time that a
-call may ring, and its CDR (or any other report of it) settles it.
+call may ring (or until its limit, by the peer's option ``hold_until_limit``), and its CDR (or any other
+report of it) settles it.
 
 The peer is known by the address that the request comes from. UDP and TCP on the same port.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 import time
 from ipaddress import ip_address
 
@@ -39,6 +41,8 @@ ALLOW = "INVITE, ACK, CANCEL, OPTIONS"
 CONNECTIONS_MAX = 256
 IDLE_SECONDS = 120.0
 BACKLOG_BYTES = 262_144
+RECEIVE_BYTES = 4 * 2**20
+"""A burst of datagrams waits here; what the system allows of it."""
 _CHUNK = 65_536
 Source = tuple[str, int]
 
@@ -63,7 +67,8 @@ class SipRedirect:
         self._refuse_unknown = refuse_unknown
         self._transactions = Transactions(clock=time.monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], str] = {}
+        """Connections and where they come from, the longest silent first."""
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
@@ -79,6 +84,8 @@ class SipRedirect:
         self._udp, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self), local_addr=self._address
         )
+        bound = self._udp.get_extra_info("socket")
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         try:
             self._tcp = await asyncio.start_server(
                 self._accept, self._address[0], self.port, limit=_CHUNK
@@ -137,10 +144,10 @@ class SipRedirect:
         task = asyncio.current_task()
         assert task is not None
         source = (writer.get_extra_info("peername") or ("", 0))[:2]
-        self._connections.add(task)
+        self._make_room()
+        self._connections[task] = source[0]
         try:
-            if len(self._connections) <= CONNECTIONS_MAX:
-                await self._serve(reader, writer, source)
+            await self._serve(reader, writer, source)
         except (OSError, TimeoutError):
             pass  # it went away, or said nothing for long: it may connect again
         except sip.MalformedSip as error:
@@ -148,10 +155,24 @@ class SipRedirect:
             meter = PeerMeter.of("" if peer is None else peer.code, PROTOCOL)
             meter.fault("malformed", f"from {source[0]}: {error}")
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    def _make_room(self) -> None:
+        """Of too many connections the longest silent one goes, of no peer if there is such a one."""
+        if len(self._connections) < CONNECTIONS_MAX:
+            return
+        strangers = (
+            task
+            for task, address in self._connections.items()
+            if self._board.book.at(PROTOCOL, address) is None
+        )
+        chosen = next(strangers, None) or next(iter(self._connections))
+        address = self._connections.pop(chosen)
+        PeerMeter.of("", PROTOCOL).fault("too_many_connections", f"one from {address} is closed")
+        chosen.cancel()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Source
@@ -167,6 +188,9 @@ class SipRedirect:
                 data = await reader.read(_CHUNK)
             if not data:
                 return
+            task = asyncio.current_task()
+            if task in self._connections:  # the last one to be let go now
+                self._connections[task] = self._connections.pop(task)
             buffer += data
             while (message := sip.take(buffer)) is not None:
                 self._take(message, source, send)
@@ -337,7 +361,8 @@ def ask_of(peer: Peer, request: sip.Request, address: str) -> Ask:
         address=address,
         account=request.header(account_header) if account_header else "",
         requested=peer.whole("slice", WHOLE_CALL_SECONDS),
-        start_expected=True,
+        # Without a report of the answer a call counts as up from the beginning, until its limit.
+        start_expected=not peer.flag("hold_until_limit"),
     )
 
 

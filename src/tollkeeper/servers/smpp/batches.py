@@ -37,13 +37,16 @@ class Batches(Generic[T]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     def start(self) -> None:
         """Begin to write."""
+        self._over = False
         self._task = asyncio.create_task(self._run(), name=f"smpp {self._name}")
 
     async def stop(self) -> None:
         """Write what waits, if that can be done within the patience, then end."""
+        self._over = True
         if self._task is not None:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -60,6 +63,9 @@ class Batches(Generic[T]):
         """Hand an item in; the future is True when it is durable, False when it is not in time."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
+        if self._over:
+            _settle(future, durable=False)
+            return future
         if len(self._items) >= WAITING_MAX:
             _settle(self._items.popleft()[1], durable=False)
             _log.error("smpp.given_up", what=self._name)

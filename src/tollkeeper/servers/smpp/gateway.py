@@ -11,6 +11,7 @@ import ssl
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
 
+import psycopg
 import structlog
 
 from tollkeeper.errors import Busy
@@ -32,12 +33,15 @@ from tollkeeper.wire.smpp.pdu import Bind, Pdu
 
 CONNECTIONS_MAX = 2000
 UNBOUND_MAX = 200
-"""Connections that are not bound yet; a flood of them ends here."""
+"""Connections that are not bound yet; of a flood of them the oldest go, so that others can still bind."""
 DRAIN_SECONDS = 5.0
 KEEP = timedelta(days=7)
 """Messages are remembered so long: a receipt that comes or is fetched later finds nothing."""
 PURGE_SECONDS = 3600.0
 _PURGE_PAGE = 10_000
+SWEEP_SECONDS = 30.0
+"""Charges of which nothing was heard are looked after so often."""
+AGAIN_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
@@ -51,7 +55,9 @@ class SmppGateway:
         self._settings = settings
         self._room = Room(settings.network_queue_max)
         self._links: set[EsmeLink] = set()
-        self._unbound: set[EsmeLink] = set()
+        self._unbound: dict[EsmeLink, None] = {}
+        self._left: set[asyncio.Task[None]] = set()
+        """Messages under way whose connections are gone."""
         self._bound: dict[str, list[EsmeLink]] = {}
         self._esmes: dict[str, EsmeOptions] = {}
         self._submissions = Submissions(board)
@@ -104,13 +110,12 @@ class SmppGateway:
         for server in self._servers:
             server.close()
         self._servers = []
-        working = {task for link in self._links for task in link.working}
-        if working:
+        if working := self._under_way():
             await asyncio.wait(working, timeout=DRAIN_SECONDS)
         if self._chores is not None:
             await end([self._chores])
             self._chores = None
-        await end([task for link in self._links for task in link.working])
+        await end(self._under_way())
         for link in list(self._links):
             if link.esme is not None:
                 link.write(smpp.frame(smpp.UNBIND, smpp.OK, 0x7FFFFFFE))
@@ -119,6 +124,10 @@ class SmppGateway:
         await asyncio.gather(*[one.stop() for one in self._submissions.upstreams.values()])
         self._submissions.upstreams.clear()
         await self._submissions.stop()
+
+    def _under_way(self) -> set[asyncio.Task[None]]:
+        """Messages that are not answered yet, those of connections that are gone among them."""
+        return self._left.union(*[link.working for link in self._links])
 
     @property
     def ports(self) -> list[int]:
@@ -135,9 +144,15 @@ class SmppGateway:
     def opened(self, link: EsmeLink) -> bool:
         """A connection came."""
         self._links.add(link)
-        if len(self._links) > CONNECTIONS_MAX or len(self._unbound) >= UNBOUND_MAX:
+        if len(self._links) > CONNECTIONS_MAX:
             return False
-        self._unbound.add(link)
+        if len(self._unbound) >= UNBOUND_MAX:
+            # Whoever means it binds at once: it is the longest silent ones that can be spared.
+            oldest = next(iter(self._unbound))
+            del self._unbound[oldest]
+            oldest.meter.fault("too_many_connections", oldest.address)
+            oldest.abort()
+        self._unbound[link] = None
         return True
 
     def admit(self, link: EsmeLink, bind: Bind) -> tuple[EsmeOptions | None, int]:
@@ -164,7 +179,7 @@ class SmppGateway:
     def bound(self, link: EsmeLink) -> None:
         """An ESME is bound."""
         assert link.esme is not None
-        self._unbound.discard(link)
+        self._unbound.pop(link, None)
         self._bound.setdefault(link.esme.peer.code, []).append(link)
         link.meter.connected(1)
         if link.receives:
@@ -173,7 +188,10 @@ class SmppGateway:
     def closed(self, link: EsmeLink) -> None:
         """A connection is gone; what it has under way is finished all the same."""
         self._links.discard(link)
-        self._unbound.discard(link)
+        self._unbound.pop(link, None)
+        for task in link.working:
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
         if link.esme is None:
             return
         links = self._bound.get(link.esme.peer.code, [])
@@ -204,15 +222,20 @@ class SmppGateway:
     # --- peers and chores ----------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        await self._give_back_unknown()
         loop = asyncio.get_running_loop()
         purge_at = loop.time()
+        unknown = {esme.peer.code for esme in self._esmes.values()}
         while True:
+            if unknown:
+                unknown = await self._give_back_unknown(unknown)
+            await self._give_back_doubtful()
             if loop.time() >= purge_at:
                 purge_at = loop.time() + PURGE_SECONDS
+                await self._give_back_unheard()
                 await self._purge()
+            pause = AGAIN_SECONDS if unknown else min(purge_at - loop.time(), SWEEP_SECONDS)
             try:
-                async with asyncio.timeout(purge_at - loop.time()):
+                async with asyncio.timeout(pause):
                     await self._changed.wait()
             except TimeoutError:
                 continue
@@ -248,16 +271,40 @@ class SmppGateway:
                 upstreams[code].start()
         return left
 
-    async def _give_back_unknown(self) -> None:
-        """What the process before us charged and did not pass on, as far as anybody knows."""
-        for esme in list(self._esmes.values()):
+    async def _give_back_unknown(self, codes: set[str]) -> set[str]:
+        """What the process before us charged and surely did not pass on; those that are still to be seen to."""
+        left: set[str] = set()
+        for esme in [one for one in self._esmes.values() if one.peer.code in codes]:
             try:
                 given = await self._submissions.give_back_unknown(esme)
-            except Busy as error:
+            except (Busy, psycopg.Error) as error:
                 _log.warning("smpp.unknown_fate_not_read", peer=esme.peer.code, error=str(error))
+                left.add(esme.peer.code)
                 continue
             if given:
                 _log.warning("smpp.given_back", peer=esme.peer.code, messages=given)
+        return left
+
+    async def _give_back_doubtful(self) -> None:
+        try:
+            given = await self._submissions.give_back_doubtful(list(self._esmes.values()))
+        except (Busy, psycopg.Error) as error:
+            _log.warning("smpp.doubtful_not_read", error=str(error))
+        else:
+            if given:
+                _log.warning("smpp.given_back", messages=given)
+
+    async def _give_back_unheard(self) -> None:
+        for upstream in list(self._submissions.upstreams.values()):
+            try:
+                given = await self._submissions.give_back_unheard(upstream.options)
+            except (Busy, psycopg.Error) as error:
+                _log.warning("smpp.unheard_not_read", error=str(error))
+                return
+            if given:
+                _log.warning(
+                    "smpp.given_back_unheard", peer=upstream.options.peer.code, messages=given
+                )
 
     async def _purge(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from tollkeeper.telemetry import PeerMeter
@@ -16,6 +17,11 @@ STALLED_SECONDS = 20.0
 """A side that reads nothing for so long is let go."""
 FAULTS_MAX = 50
 """Malformed PDUs of one connection; with more it is let go."""
+
+
+LATE_MAX = 10_000
+"""Requests whose answers did not come in time and are listened for all the same."""
+Late = Callable[[Pdu], None]
 
 
 class LinkDown(Exception):
@@ -39,7 +45,8 @@ class Link(asyncio.Protocol):
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self._asked: dict[int, tuple[float, asyncio.Future[Pdu]]] = {}
+        self._asked: dict[int, tuple[float, asyncio.Future[Pdu], Late | None]] = {}
+        self._given_up: dict[int, Late] = {}
         self._sequence = 0
         self._heard = 0.0
         self._stalled = 0.0
@@ -65,15 +72,20 @@ class Link(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Look at the clock; ``now`` is the loop's."""
 
-    def request(self, command: int, body: bytes = b"") -> asyncio.Future[Pdu]:
-        """Send a request; the future is the response, or raises :class:`LinkDown`."""
+    def request(
+        self, command: int, body: bytes = b"", late: Late | None = None
+    ) -> asyncio.Future[Pdu]:
+        """Send a request; the future is the response, or raises :class:`LinkDown`.
+
+        ``late`` hears the response that comes after that, on the same connection.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Pdu] = loop.create_future()
         if self._transport is None or self.closing:
             future.set_exception(LinkDown("the connection is closed"))
             return future
         self._sequence = self._sequence % 0x7FFFFFFF + 1
-        self._asked[self._sequence] = (loop.time() + self.response_seconds, future)
+        self._asked[self._sequence] = (loop.time() + self.response_seconds, future, late)
         self.write(smpp.frame(command, smpp.OK, self._sequence, body))
         return future
 
@@ -146,7 +158,8 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         asked, self._asked = self._asked, {}
-        for _, future in asked.values():
+        self._given_up.clear()
+        for _, future, _ in asked.values():
             if not future.done():
                 future.set_exception(LinkDown("the connection was lost"))
                 future.exception()  # it may be that nobody waits any more
@@ -185,6 +198,9 @@ class Link(asyncio.Protocol):
             return
         asked = self._asked.pop(pdu.sequence, None)
         if asked is None:
+            given_up = self._given_up.pop(pdu.sequence, None)
+            if given_up is not None:
+                given_up(pdu)
             if pdu.command != smpp.GENERIC_NACK:
                 self.late(pdu)
             return
@@ -203,10 +219,14 @@ class Link(asyncio.Protocol):
         now = loop.time()
         self._timer = loop.call_later(TICK_SECONDS, self._tick)
         while self._asked:
-            sequence, (deadline, future) = next(iter(self._asked.items()))
+            sequence, (deadline, future, late) = next(iter(self._asked.items()))
             if deadline > now:
                 break
             del self._asked[sequence]
+            if late is not None:
+                while len(self._given_up) >= LATE_MAX:
+                    self._given_up.pop(next(iter(self._given_up)))
+                self._given_up[sequence] = late
             if not future.done():
                 future.set_exception(LinkDown("no answer in time"))
                 future.exception()

@@ -4,7 +4,7 @@ ESME: ``system_id`` (else the peer's code), ``upstream`` (codes of SMSCs, the fi
 used), ``party``, ``window``, ``rate`` (submits per second, 0: any), ``connections``, ``tls`` (only
 encrypted), ``no_money_status``, ``duplicate_seconds``, ``duplicates_by_text``, ``default_alphabet``,
 ``enquire_seconds``. SMSC: ``connect``, ``system_id``, ``system_type``, ``bind``, ``window``, ``tls``, ``tls_ca``,
-``enquire_seconds``, ``response_seconds``, ``message_ids``, ``receipts``.
+``enquire_seconds``, ``response_seconds``, ``message_ids``, ``receipts``, ``unheard_hours``.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class SmscOptions:
     response_base: int
     receipt_base: int
     receipts: bool
+    unheard_hours: int
 
 
 def esme_options(peer: Peer) -> EsmeOptions:
@@ -104,4 +105,5 @@ def smsc_options(peer: Peer) -> SmscOptions:
         response_base=response,
         receipt_base=receipt,
         receipts=peer.flag("receipts", default=True),
+        unheard_hours=max(peer.whole("unheard_hours"), 0),
     )

@@ -21,6 +21,7 @@ from tollkeeper.servers.smpp.link import Link, LinkDown
 from tollkeeper.servers.smpp.options import SmscOptions
 from tollkeeper.servers.smpp.submit import Submissions
 from tollkeeper.servers.switchboard import Switchboard
+from tollkeeper.servers.turns import Turns
 from tollkeeper.services.tasks import end
 from tollkeeper.store.peers import Peer
 from tollkeeper.store.sms_messages import (
@@ -71,6 +72,7 @@ class Receipts:
         self._link_of = link_of
         self._closing: Batches[Closing] = Batches("receipts", self._close)
         self._told: Batches[str] = Batches("told", self._tell_told)
+        self._turns = Turns()
         self._posts: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
 
     def start(self) -> None:
@@ -107,8 +109,14 @@ class Receipts:
         if receipt is None:
             meter.fault("not_a_receipt", "messages to the ESMEs are not passed on")
             return smpp.PERMANENT_APP_ERROR
+        # One after the other: of two final words the first one holds, in the money as in the row.
+        async with self._turns.of(f"{options.peer.code}/{receipt.message_id}"):
+            return await self._decide(options, receipt, message)
+
+    async def _decide(self, options: SmscOptions, receipt: Receipt, message: Message) -> int:
+        meter = PeerMeter.of(options.peer.code, "smpp")
         try:
-            found = await self._find(options, receipt)
+            found = await self._find(options, receipt, message)
         except Busy:
             return smpp.TEMPORARY_APP_ERROR
         if found is None:
@@ -130,21 +138,42 @@ class Receipts:
             self.bound(found.peer)
         return smpp.OK
 
-    async def _find(self, options: SmscOptions, receipt: Receipt) -> SmsMessage | None:
+    async def _find(
+        self, options: SmscOptions, receipt: Receipt, message: Message
+    ) -> SmsMessage | None:
+        """The message that a receipt is of.
+
+        Raises:
+            Busy: it cannot be told now.
+        """
         id_ = canonical_id(receipt.message_id, options.receipt_base)
+        journal, code = self._submissions.journal, options.peer.code
         for pause in LOOKS:
             if pause:
                 await asyncio.sleep(pause)
-            if (options.peer.code, id_) in self._submissions.on_the_way:
+            if (code, id_) in journal.on_the_way:
                 continue  # it is being written down this very moment
-            async with self._board.database.read() as connection:
-                found = await find_messages(connection, options.peer.code, [id_])
-            if found:
-                open_ = [one for one in found if one.state == ACCEPTED]
-                return open_[0] if open_ else found[-1]
-        if (options.peer.code, id_) in self._submissions.on_the_way:
+            if found := await self._of_id(code, id_, message):
+                return found
+        if (code, id_) in journal.on_the_way:
             raise Busy("the message of the receipt is not written down yet", code="too_slow")
+        numbers = {"source": message.dest.lstrip("+"), "dest": message.source.lstrip("+")}
+        if await journal.adopt(code, id_, **numbers):
+            return await self._of_id(code, id_, message)
         return None
+
+    async def _of_id(self, code: str, id_: str, receipt: Message) -> SmsMessage | None:
+        """A message by what its SMSC calls it; of those that it calls the same, the likeliest.
+
+        An SMSC that restarts may use ids again: between the same numbers, still open, the latest.
+        """
+        async with self._board.database.read() as connection:
+            found = await find_messages(connection, code, [id_])
+        number = receipt.source.lstrip("+")
+        found = [one for one in found if one.dest.lstrip("+") == number] or found
+        return next(
+            (one for one in reversed(found) if one.state == ACCEPTED), found[-1] if found else None
+        )
 
     def _sender(self, message: SmsMessage) -> Peer:
         """The ESME as it is set, or what is known of it where it was removed since."""

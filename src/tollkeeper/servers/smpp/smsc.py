@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from tollkeeper.servers.smpp.link import Link, LinkDown
+from tollkeeper.servers.smpp.link import Late, Link, LinkDown
 from tollkeeper.servers.smpp.options import SmscOptions
 from tollkeeper.services.tasks import end
 from tollkeeper.telemetry import PeerMeter
@@ -29,6 +29,29 @@ DELIVERING_MAX = 500
 _log = structlog.get_logger()
 
 Deliver = Callable[[SmscOptions, Message], Awaitable[int]]
+
+
+class NotSent(Exception):
+    """A message was surely not passed on; ``status`` says why."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(smpp.status_name(status))
+        self.status = status
+
+
+class Passage:
+    """How a message goes out.
+
+    ``begin`` is awaited right before it does, when it has its place in the SMSC's window; False holds it
+    back. ``late`` hears an answer that nobody waited for any longer. ``on_wire`` tells whether it may have left.
+    """
+
+    __slots__ = ("begin", "late", "on_wire")
+
+    def __init__(self, begin: Callable[[], Awaitable[bool]], late: Late) -> None:
+        self.begin = begin
+        self.late = late
+        self.on_wire = False
 
 
 class _SmscLink(Link):
@@ -52,7 +75,7 @@ class _SmscLink(Link):
             self.nack(pdu.sequence, smpp.INVALID_COMMAND)
 
     def late(self, pdu: Pdu) -> None:
-        """An answer that came too late: its message was given back and counts as not sent."""
+        """An answer that came too late: its sender was told an error."""
         self.meter.fault("late_answer", f"{smpp.command_name(pdu.command)} {pdu.sequence}")
 
     def lost(self) -> None:
@@ -69,7 +92,7 @@ class Upstream:
         self._meter = PeerMeter.of(options.peer.code, "smpp")
         self._link: _SmscLink | None = None
         self._busy = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._working: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,10 +101,11 @@ class Upstream:
         """Whether we are bound to it now."""
         return self._link is not None and self._link.up
 
-    @property
-    def full(self) -> bool:
-        """Whether too many messages wait for it already."""
-        return len(self._waiting) >= QUEUE_MAX
+    def full(self, sender: str) -> bool:
+        """Whether too many messages wait for it already; one with less than its share may always wait."""
+        waiting = sum(len(slots) for slots in self._waiting.values())
+        own = len(self._waiting.get(sender, ()))
+        return waiting >= QUEUE_MAX and own >= QUEUE_MAX // (len(self._waiting) + 1)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -97,26 +121,32 @@ class Upstream:
         self._tasks = []
         await end(list(self._working))
 
-    async def pass_on(self, command: int, body: bytes) -> Pdu:
-        """Send a message on; the answer is the SMSC's, or one of ours where it cannot be reached.
+    async def pass_on(self, command: int, body: bytes, passage: Passage, sender: str = "") -> Pdu:
+        """Send a message on; the answer is the SMSC's. Of those who wait each ``sender`` has its turn.
 
-        ``SYSTEM_ERROR``: it is away, or did not answer in time. ``QUEUE_FULL``: too many wait for it.
+        Raises:
+            NotSent: it surely did not leave (``SYSTEM_ERROR``: the SMSC is away; ``QUEUE_FULL``: too many wait
+                for it). LinkDown: it left, and nobody knows whether the SMSC has it.
         """
         if not self.up:
-            return Pdu(command, smpp.SYSTEM_ERROR, 0)
+            raise NotSent(smpp.SYSTEM_ERROR)
         if self._busy >= self.options.window:
-            if self.full or not await self._place():
-                return Pdu(command, smpp.QUEUE_FULL, 0)
+            if self.full(sender) or not await self._place(sender):
+                raise NotSent(smpp.QUEUE_FULL)
         else:
             self._busy += 1
         try:
             link = self._link
+            if link is None or not link.up or not await passage.begin():
+                raise NotSent(smpp.SYSTEM_ERROR)
+            link = self._link
             if link is None or not link.up:
-                return Pdu(command, smpp.SYSTEM_ERROR, 0)
-            return await link.request(command, body)
+                raise NotSent(smpp.SYSTEM_ERROR)
+            passage.on_wire = True
+            return await link.request(command, body, passage.late)
         except LinkDown:
-            self._meter.fault("unanswered", "messages that it did not answer are given back")
-            return Pdu(command, smpp.SYSTEM_ERROR, 0)
+            self._meter.fault("unanswered", "messages that it did not answer stay charged")
+            raise
         finally:
             self._leave()
 
@@ -143,10 +173,10 @@ class Upstream:
             status = smpp.TEMPORARY_APP_ERROR
         link.answer(pdu, status, smpp.id_body("") if status == smpp.OK else b"")
 
-    async def _place(self) -> bool:
+    async def _place(self, sender: str) -> bool:
         """Wait for a place in the window; False: none came in time."""
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(slot)
+        self._waiting.setdefault(sender, deque()).append(slot)
         try:
             async with asyncio.timeout(self.options.response_seconds):
                 await slot
@@ -154,11 +184,19 @@ class Upstream:
             if slot.done() and not slot.cancelled():
                 self._leave()  # it came at this very moment
             return False
+        except asyncio.CancelledError:
+            if slot.done() and not slot.cancelled():
+                self._leave()
+            raise
         return True
 
     def _leave(self) -> None:
         while self._waiting:
-            slot = self._waiting.popleft()
+            sender = next(iter(self._waiting))
+            slots = self._waiting.pop(sender)
+            slot = slots.popleft()
+            if slots:
+                self._waiting[sender] = slots  # behind the others
             if not slot.done():
                 slot.set_result(None)
                 return

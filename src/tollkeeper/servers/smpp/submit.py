@@ -1,34 +1,33 @@
-"""A message from an ESME: charged, then passed on, then answered; given back where it went nowhere.
+"""A message from an ESME: charged, noted, passed on, noted, answered; given back where it surely went nowhere.
 
-The order is the whole point: nothing is passed on that is not charged durably, and nothing stays charged
-that the SMSC did not take. What is told to the ESME is told after its message is written down, so that
-a receipt finds it again whatever happens to this process.
+The order is the whole point: nothing is passed on that is not charged durably, nothing is given back that
+the SMSC may have. What is told to the ESME is told after its message is written down, so that a receipt
+finds it again whatever happens to this process. The steps and what a death between them means: ADR 27.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from datetime import timedelta
 
 import msgspec
 
 from tollkeeper.core.reasons import Reason
 from tollkeeper.errors import Busy
 from tollkeeper.servers.asks import Ask, Verdict
-from tollkeeper.servers.smpp.batches import Batches
-from tollkeeper.servers.smpp.options import EsmeOptions
-from tollkeeper.servers.smpp.smsc import Upstream
+from tollkeeper.servers.smpp.journal import Journal, id_time
+from tollkeeper.servers.smpp.link import LinkDown
+from tollkeeper.servers.smpp.options import EsmeOptions, SmscOptions
+from tollkeeper.servers.smpp.smsc import NotSent, Passage, Upstream
 from tollkeeper.servers.smpp.twice import Attempt, Twice
 from tollkeeper.servers.switchboard import Switchboard
-from tollkeeper.store.sms_messages import (
-    SmsMessage,
-    add_messages,
-    read_messages,
-    read_unknown_fate,
-)
+from tollkeeper.services.tasks import end
+from tollkeeper.store.peers import Peer
+from tollkeeper.store.sms_messages import SENDING, WITHDRAWN, SmsMessage
 from tollkeeper.telemetry import PeerMeter
 from tollkeeper.wire.smpp import pdu as smpp
-from tollkeeper.wire.smpp.pdu import MalformedPdu, Message
+from tollkeeper.wire.smpp.pdu import MalformedPdu, Message, Pdu
 from tollkeeper.wire.smpp.receipt import canonical_id
 from tollkeeper.wire.smpp.text import Part, content_of, count_segments, part_of
 
@@ -36,8 +35,8 @@ RECEIPT_BITS = 0x03
 HOLE_SECONDS = 60.0
 """For so long the rest of a message is refused after one of its parts was, for want of money."""
 HOLES_MAX = 10_000
-UNKNOWN_FATE_DAYS = 1
-_PAGE = 500
+DOUBT_SECONDS = 60
+"""A charge of which nothing was heard is looked for so much later: what was under way is through by then."""
 
 NO_MONEY = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.SPEND_LIMIT, Reason.COST_LIMIT})
 STATUS_OF = {
@@ -49,6 +48,8 @@ STATUS_OF = {
     Reason.NO_ROUTE: smpp.INVALID_DESTINATION,
 }
 """What an ESME is told of a reason; all others are ``SUBMIT_FAILED``: permanent, never to be tried again."""
+NOT_KNOWN_SENT = frozenset({SENDING, WITHDRAWN})
+LATE_SECONDS = 2.0
 OURS = frozenset({smpp.WRONG_BIND_STATE, smpp.ALREADY_BOUND, smpp.BIND_FAILED, smpp.INVALID_PASSWORD,
                   smpp.INVALID_SYSTEM_ID, smpp.INVALID_COMMAND, smpp.INVALID_COMMAND_LENGTH})  # fmt: skip
 """Statuses of an SMSC that speak of our connection with it, not of the ESME's message."""
@@ -64,18 +65,22 @@ class Submissions:
         self._process = os.urandom(3).hex()
         self._count = 0
         self._began = board.clock()
+        self._doubt: tuple[str, str] | None = None
+        self._late: set[asyncio.Task[None]] = set()
         self.upstreams: dict[str, Upstream] = {}
-        self.on_the_way: dict[tuple[str, str], SmsMessage] = {}
-        """Messages that are being written down, by SMSC and its id: a receipt may be quicker."""
-        self._journal: Batches[SmsMessage] = Batches("messages", self._write)
+        self.journal = Journal(board)
 
     async def start(self) -> None:
-        """Begin."""
-        self._journal.start()
+        """Begin. It may be long since this object was made: another process had the listener until now."""
+        self._began = self._board.clock()
+        self.journal.start()
 
     async def stop(self) -> None:
         """Write down what is to be, then end."""
-        await self._journal.stop()
+        if self._late:
+            await asyncio.wait(self._late, timeout=LATE_SECONDS)
+        await end(self._late)
+        await self.journal.stop()
 
     async def submit(
         self, esme: EsmeOptions, command: int, body: bytes, address: str
@@ -94,7 +99,7 @@ class Submissions:
         if upstream is None:
             PeerMeter.of(esme.peer.code, "smpp").refusal("upstream_away")
             return smpp.SYSTEM_ERROR, ""
-        if upstream.full:
+        if upstream.full(esme.peer.code):
             PeerMeter.of(esme.peer.code, "smpp").refusal("upstream_full")
             return smpp.QUEUE_FULL, ""
         attempt = self._twice.begin(esme, message, asyncio.get_running_loop().time())
@@ -106,31 +111,63 @@ class Submissions:
         return await self._first(esme, upstream, command, message, segments, part, address, attempt)
 
     async def give_back_unknown(self, esme: EsmeOptions) -> int:
-        """Give back what was charged, but not known to be passed on, when the process before us ended.
+        """Give back what the process before us charged and surely did not pass on; how many.
 
-        Its sender was told nothing and sends it again. Returns how many.
+        Its senders were told nothing and send it again.
+
+        Raises:
+            Busy: not now.
         """
-        last = f"{int(self._began.timestamp() * 1000):011x}"
-        day = self._began.date()
-        first = f"{int(self._began.timestamp() * 1000) - UNKNOWN_FATE_DAYS * 86_400_000:011x}"
+        last = id_time(self._began)
+        first = await self.journal.begin_of_doubt(esme.peer, last)
+        return await self._sweep(esme, first, last)
+
+    async def give_back_doubtful(self, esmes: list[EsmeOptions]) -> int:
+        """The same for charges of this process of which nothing was heard in time, or whose return failed."""
+        last = id_time(self._board.clock() - timedelta(seconds=DOUBT_SECONDS))
+        if self._doubt is None or self._doubt[0] >= last:
+            return 0
+        first, newest = self._doubt
         given = 0
-        while True:
-            async with self._board.database.read() as connection:
-                ids = await read_unknown_fate(
-                    connection,
-                    esme.peer.switch,
-                    day=day.fromordinal(day.toordinal() - UNKNOWN_FATE_DAYS),
-                    first=first,
-                    last=last,
-                    limit=_PAGE,
-                )
-            for id_ in ids:
-                given += await self._board.give_back(esme.peer, id_, why="failed")
-            if len(ids) < _PAGE:
+        for esme in esmes:
+            given += await self._sweep(esme, first, last)
+        if self._doubt[1] > newest or newest >= last:
+            self._doubt = (min(last, self._doubt[1]), self._doubt[1])
+        else:
+            self._doubt = None
+        return given
+
+    async def give_back_unheard(self, options: SmscOptions) -> int:
+        """Give back what an SMSC never said a word of, where its ``unheard_hours`` are over; how many."""
+        given = 0
+        if not options.unheard_hours:
+            return given
+        before = self._board.clock() - timedelta(hours=options.unheard_hours)
+        while page := await self.journal.overdue(options.peer.code, before):
+            for row in page:
+                switch = row.key.partition("/")[0]
+                sender = Peer(0, row.peer, "esme", switch)
+                if not await self._board.give_back(sender, row.id, why="failed"):
+                    return given
+            if not all(await asyncio.gather(*[self.journal.withdraw(row) for row in page])):
                 return given
-            first = ids[-1] + "0"
+            given += len(page)
+        return given
 
     # --- inside ------------------------------------------------------------------------------------
+
+    async def _sweep(self, esme: EsmeOptions, first: str, last: str) -> int:
+        given = 0
+        async for ids in self.journal.lost(esme.peer, first=first, last=last):
+            for id_ in ids:
+                if not await self._board.give_back(esme.peer, id_, why="failed"):
+                    raise Busy("a charge could not be given back", code="too_slow")
+                given += 1
+        return given
+
+    def _note_doubt(self, id_: str) -> None:
+        first, newest = self._doubt or (id_[:11], id_[:11])
+        self._doubt = (min(first, id_[:11]), max(newest, id_[:11]))
 
     async def _first(
         self,
@@ -169,9 +206,8 @@ class Submissions:
         age = (self._board.clock() - self._began).total_seconds()
         if age > esme.duplicate_seconds:
             return None
-        async with self._board.database.read() as connection:
-            found = await read_messages(connection, attempt.earlier(name))
-        return found[0].id if found else None
+        found = await self.journal.read(attempt.earlier(name))
+        return next((one.id for one in found if one.state not in NOT_KNOWN_SENT), None)
 
     async def _send(
         self,
@@ -202,56 +238,114 @@ class Submissions:
         if name and verdict.repeated and await self._is_spent(esme, verdict):
             return smpp.SYSTEM_ERROR, AGAIN
         if not verdict.allowed:
+            if verdict.busy:
+                self._note_doubt(id_)  # it may be written all the same
             if verdict.reason in NO_MONEY:
                 if hole is not None:
                     self._note_hole(hole)
                 return esme.no_money_status, ""
             return STATUS_OF.get(verdict.reason, smpp.SUBMIT_FAILED), ""
-        return await self._pass_on(esme, upstream, command, message, id_)
+        row = SmsMessage(
+            id=id_,
+            at=self._board.clock(),
+            peer=esme.peer.code,
+            key=f"{esme.peer.switch}/{id_}",
+            upstream=upstream.options.peer.code,
+            upstream_id="",
+            source=message.source,
+            dest=message.dest,
+            wants=message.registered,
+            state=SENDING,
+        )
+        self.journal.under_way.add(id_)
+        try:
+            return await self._pass_on(esme, upstream, command, message, row, named=bool(name))
+        finally:
+            self.journal.under_way.discard(id_)
 
     async def _pass_on(
-        self, esme: EsmeOptions, upstream: Upstream, command: int, message: Message, id_: str
+        self,
+        esme: EsmeOptions,
+        upstream: Upstream,
+        command: int,
+        message: Message,
+        row: SmsMessage,
+        *,
+        named: bool,
     ) -> tuple[int, str]:
         sent = message
         options = upstream.options
         if options.receipts and not message.registered & RECEIPT_BITS:
             # We want to know even where the sender does not: what is undelivered is given back.
             sent = msgspec.structs.replace(message, registered=message.registered | 1)
-        answer = await upstream.pass_on(command, smpp.message_body(command, sent))
+        ours = True
+
+        async def begin() -> bool:
+            nonlocal ours
+            ours = await self.journal.begin(row)
+            return ours
+
+        passage = Passage(begin, lambda late: self._hear_late(esme, upstream, row, late))
         try:
-            upstream_id = smpp.read_id(_id_part(answer.body)) if answer.status == smpp.OK else ""
-        except MalformedPdu:
-            upstream_id = ""  # it was taken all the same
+            body = smpp.message_body(command, sent)
+            answer = await upstream.pass_on(command, body, passage, esme.peer.code)
+        except NotSent as not_sent:
+            self.journal.withdraw(row)
+            if not ours and named and await self._is_anothers(row):
+                return smpp.SYSTEM_ERROR, AGAIN
+            await self._give_back(esme, row.id)
+            return not_sent.status, ""
+        except LinkDown:
+            # The SMSC may have it, so that it stays charged.
+            return smpp.SYSTEM_ERROR, ""
+        except asyncio.CancelledError:
+            if not passage.on_wire:
+                self.journal.withdraw(row)
+            raise
         if answer.status != smpp.OK:
             PeerMeter.of(options.peer.code, "smpp").refusal(smpp.status_name(answer.status))
-            await self._give_back(esme, id_)
+            await self._take_back(esme, row)
             status = answer.status
             if status in OURS:
                 return smpp.SYSTEM_ERROR, ""
             return (status if status < 0x100 else smpp.SUBMIT_FAILED), ""
-        written = SmsMessage(
-            id=id_,
-            at=self._board.clock(),
-            peer=esme.peer.code,
-            key=f"{esme.peer.switch}/{id_}",
-            upstream=options.peer.code,
-            upstream_id=canonical_id(upstream_id, options.response_base),
-            source=message.source,
-            dest=message.dest,
-            wants=message.registered,
-        )
-        place = (written.upstream, written.upstream_id)
-        self.on_the_way[place] = written
-        if not await self._journal.add(written):
+        if not await self.journal.accepted(row, _id_of(upstream, answer), wants=row.wants):
             PeerMeter.of(esme.peer.code, "smpp").fault("not_written", "the database is away")
-        return smpp.OK, id_
+        return smpp.OK, row.id
+
+    async def _take_back(self, esme: EsmeOptions, row: SmsMessage) -> None:
+        """Give back the charge of a message that the SMSC refused."""
+        self.journal.withdraw(row)
+        await self._give_back(esme, row.id)
 
     async def _give_back(self, esme: EsmeOptions, id_: str) -> None:
-        """Give the charge of a message back that went nowhere; not now: at the next start."""
-        for delay in (0.1, 0.5, 2.0, 0.0):
-            if await self._board.give_back(esme.peer, id_, why="failed"):
-                return
-            await asyncio.sleep(delay)
+        if not await self._board.give_back(esme.peer, id_, why="failed"):
+            self._note_doubt(id_)  # later
+
+    def _hear_late(
+        self, esme: EsmeOptions, upstream: Upstream, row: SmsMessage, answer: Pdu
+    ) -> None:
+        """An answer came after its message was given up: it tells whether that was sent."""
+
+        async def settle() -> None:
+            if answer.status != smpp.OK:
+                await self._take_back(esme, row)
+            else:
+                # Its sender was told an error, and hears no more of it.
+                await self.journal.accepted(row, _id_of(upstream, answer), wants=0)
+
+        task = asyncio.create_task(settle())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _is_anothers(self, row: SmsMessage) -> bool:
+        """Whether the id of a named message was taken before: by its first copy, or with its charge's return."""
+        try:
+            found = await self.journal.read([row.id])
+        except Busy:
+            self._note_doubt(row.id)
+            raise
+        return bool(found) and found[0].at != row.at
 
     async def _is_spent(self, esme: EsmeOptions, verdict: Verdict) -> bool:
         """Whether the charge of this id was refused or given back: it pays for no second attempt."""
@@ -281,12 +375,6 @@ class Submissions:
             self._holes.pop(next(iter(self._holes)))
         self._holes[hole] = asyncio.get_running_loop().time() + HOLE_SECONDS
 
-    async def _write(self, messages: list[SmsMessage]) -> None:
-        async with self._board.database.write() as connection:
-            await add_messages(connection, messages)
-        for one in messages:
-            self.on_the_way.pop((one.upstream, one.upstream_id), None)
-
 
 AGAIN = "again"
 """In the place of an id: this attempt's charge is spent, another one is made."""
@@ -296,6 +384,15 @@ def _hole_of(esme: EsmeOptions, message: Message, part: Part | None) -> tuple[ob
     if part is None:
         return None
     return (esme.peer.code, message.source, message.dest, part.reference, part.total)
+
+
+def _id_of(upstream: Upstream, answer: Pdu) -> str:
+    """What the SMSC calls a message that it took."""
+    try:
+        written = smpp.read_id(_id_part(answer.body))
+    except MalformedPdu:
+        written = ""  # it was taken all the same
+    return canonical_id(written, upstream.options.response_base)
 
 
 def _id_part(body: bytes) -> bytes:

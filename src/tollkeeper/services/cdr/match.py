@@ -106,7 +106,7 @@ def compare(
     for n, (call_id, start, duration, line) in zip(rows.tolist(), picked.iter_rows(), strict=True):
         named = sessions.get(f"{switch}/{call_id}", ())
         session = next((one for one in named if is_same_call(one, start)), None)
-        if session is None or session.ending is Ending.REFUSED:
+        if session is None or session.ending is Ending.REFUSED or _was_never_heard_of(session):
             continue
         leg = next((one for one in session.legs if one.role is Role.CUSTOMER), None)
         used = max(session.used_ms, session.assumed_ms)
@@ -142,6 +142,15 @@ def is_simple(session: Session) -> bool:
     such a call would have cost otherwise is for a person to say, and no correction is made by itself.
     """
     return len(session.legs) == 1 and session.legs[0].terms is None and session.refunded_ms == 0
+
+
+def _was_never_heard_of(session: Session) -> bool:
+    """Tell whether a session expired without a word of its call: all that is known of it is the record.
+
+    So end the calls of switches that are only told whether a call may proceed (a SIP redirect).
+    """
+    used = session.used_ms or session.assumed_ms
+    return session.ending is Ending.EXPIRED and session.answered_at is None and not used
 
 
 def is_same_call(session: Session, start_us: int) -> bool:

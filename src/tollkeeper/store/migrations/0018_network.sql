@@ -23,6 +23,9 @@ CREATE TABLE peer (
 );
 CREATE INDEX peer_switch ON peer (switch);
 
+-- Which sessions were charged after they had closed: their records may have been charged before.
+CREATE INDEX outbox_late ON outbox (at) WHERE kind = 'session.late';
+
 -- Who may call by a user name. ha1 is MD5(username:realm:password) as RFC 2617 has it, in hexadecimal.
 CREATE TABLE credential (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,5 +1,10 @@
 -- name: begin
-INSERT INTO balance_push (peer_id, account, mark, amount, money_before, at) VALUES (%s, %s, %s, %s, %s, %s)
+INSERT INTO balance_push (peer_id, account, mark, amount, money_before, at)
+SELECT %(peer)s, %(account)s, %(mark)s, %(amount)s, %(money_before)s, %(at)s
+WHERE NOT EXISTS (
+    SELECT FROM balance_push
+    WHERE peer_id = %(peer)s AND account = %(account)s AND (at > %(read_at)s OR ended_at > %(read_at)s)
+)
 ON CONFLICT DO NOTHING
 RETURNING id
 

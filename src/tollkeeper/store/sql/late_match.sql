@@ -5,8 +5,14 @@ SELECT CASE WHEN isfinite(upto) THEN upto END AS upto FROM match_mark FOR UPDATE
 UPDATE match_mark SET upto = greatest(upto, %s)
 
 -- name: closed_since
+-- Those that were charged after they had closed are among them: their end was told late.
 SELECT key, opened_day, closed_at FROM closed_session
-WHERE closed_at > %s AND closed_at <= %s AND opened_day >= %s AND ending <> 'refused' AND charge > 0
+WHERE closed_at > %(since)s AND closed_at <= %(until)s AND opened_day >= %(first_day)s
+  AND ending <> 'refused' AND charge > 0
+UNION
+SELECT c.key, c.opened_day, o.at FROM outbox o JOIN closed_session c ON c.id = o.session_id
+WHERE o.kind = 'session.late' AND o.at > %(since)s AND o.at <= %(until)s
+  AND c.opened_day >= %(first_day)s AND c.charge > 0
 
 -- name: days
 -- Days of switches of which files have come.

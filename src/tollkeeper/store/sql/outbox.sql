@@ -4,6 +4,9 @@ WHERE done_at IS NULL AND next_at <= %(now)s AND kind = 'session.kill'
   AND split_part(payload->>'key', '/', 1) <> ALL (%(but)s::text[])
 ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 
+-- name: lease
+UPDATE outbox SET next_at = %s WHERE id = ANY (%s::bigint[]) AND done_at IS NULL
+
 -- name: done
 UPDATE outbox SET done_at = %s, last_error = %s, attempts = attempts + 1 WHERE id = %s
 

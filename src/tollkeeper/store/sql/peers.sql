@@ -2,6 +2,17 @@
 SELECT id, code, kind, switch, addresses, secret, dialect, trunk, timezone, on_failure, risk_seconds, options, enabled
 FROM peer ORDER BY code
 
+-- name: mark
+-- Another text for other contents: to be asked for again and again where there are many rows.
+SELECT concat_ws(' ',
+    (SELECT concat(count(*), ':', sum(hashtextextended(p::text, 0)::numeric)) FROM peer p),
+    (SELECT concat(count(*), ':', sum(hashtextextended(t::text, 0)::numeric)) FROM trunk t),
+    (SELECT concat(count(*), ':', sum(hashtextextended(c::text, 0)::numeric)) FROM credential c)
+) AS mark
+
+-- name: of_trunk
+SELECT code FROM peer WHERE trunk = %s ORDER BY code LIMIT 1
+
 -- name: credentials
 SELECT c.username, c.realm, c.ha1, c.party_id FROM credential c WHERE c.enabled
 
@@ -11,6 +22,11 @@ ORDER BY key LIMIT %(limit)s
 
 -- name: again
 SELECT key FROM live_session WHERE strpos(key, %s) > 0 ORDER BY opened_day, id
+
+-- name: standing
+SELECT key, true AS open, opened_day FROM live_session WHERE key = ANY (%(keys)s::text[])
+UNION ALL
+SELECT key, false, opened_day FROM closed_session WHERE key = ANY (%(keys)s::text[]) AND opened_day >= %(since)s
 
 -- name: hold
 SELECT pg_try_advisory_lock(7203, %s::integer)

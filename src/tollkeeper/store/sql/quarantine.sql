@@ -44,3 +44,14 @@ UPDATE cdr_quarantine SET record = %s::jsonb WHERE id = %s
 UPDATE cdr_quarantine q SET reason = n.reason, field = n.field, value = n.value, detail = n.detail
 FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[]) AS n(id, reason, field, value, detail)
 WHERE q.id = n.id AND q.status = 'open'
+
+-- name: lock_told
+SELECT pg_advisory_xact_lock(hashtextextended(%s, 7220))
+
+-- name: told
+SELECT id FROM cdr_quarantine WHERE told = %s AND told <> ''
+
+-- name: add_told
+INSERT INTO cdr_quarantine (batch_id, switch, line, reason, field, value, detail, raw, record, at, told)
+VALUES (%(batch_id)s, %(switch)s, 1, %(reason)s, %(field)s, %(value)s, %(detail)s, %(raw)s, %(record)s::jsonb, %(at)s,
+        %(told)s)

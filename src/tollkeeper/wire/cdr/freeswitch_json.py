@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Iterator
 from typing import BinaryIO, cast
-from urllib.parse import unquote_to_bytes
 
 from tollkeeper.core.usage import Item
 from tollkeeper.errors import InvalidInput
@@ -19,6 +18,7 @@ from tollkeeper.wire.cdr.freeswitch import plain_value, usage_of
 from tollkeeper.wire.cdr.json_documents import documents
 from tollkeeper.wire.cdr.lines import LINE_MAX, TooLong, decode
 from tollkeeper.wire.cdr.problem import FieldProblem, refused
+from tollkeeper.wire.form import unquoted
 
 _FORM = b"cdr="
 _FORM_MAX = 4 * LINE_MAX
@@ -60,7 +60,7 @@ def _unwrapped(stream: BinaryIO) -> BinaryIO:
         body = stream.read(_FORM_MAX + 1)
         if len(body) > _FORM_MAX:
             raise InvalidInput("The body of the POST is over 4 MiB.", code="file_too_large")
-        return io.BytesIO(unquote_to_bytes(body.replace(b"+", b" ")))
+        return io.BytesIO(unquoted(body))
     return cast(BinaryIO, _Joined(first.removeprefix(b"\xef\xbb\xbf"), stream))
 
 

@@ -36,6 +36,7 @@ class Result(IntEnum):
     UNABLE_TO_DELIVER = 3002
     REALM_NOT_SERVED = 3003
     TOO_BUSY = 3004
+    LOOP_DETECTED = 3005
     APPLICATION_UNSUPPORTED = 3007
     INVALID_HDR_BITS = 3008
     INVALID_AVP_BITS = 3009
@@ -93,6 +94,21 @@ class FailureHandling(IntEnum):
     TERMINATE = 0
     CONTINUE = 1
     RETRY_AND_TERMINATE = 2
+
+
+class Reporting(IntEnum):
+    """Reporting-Reason (TS 32.299 section 7.2.175): why a client reports what it used."""
+
+    THRESHOLD = 0
+    QHT = 1
+    FINAL = 2
+    QUOTA_EXHAUSTED = 3
+    VALIDITY_TIME = 4
+    OTHER_QUOTA_TYPE = 5
+    RATING_CONDITION_CHANGE = 6
+    FORCED_REAUTHORISATION = 7
+    POOL_EXHAUSTED = 8
+    UNUSED_QUOTA_TIMER = 9
 
 
 class Leave(IntEnum):
@@ -213,6 +229,7 @@ RECIPIENT_ADDRESS: Final = _3 | 1201
 ORIGINATOR_RECEIVED_ADDRESS: Final = _3 | 2027
 ADDRESS_DATA: Final = _3 | 897
 SGSN_MCC_MNC: Final = _3 | 18
+REPORTING_REASON: Final = _3 | 872
 
 OTHER_BASE: Final = (
     CLASS, 44, ACCT_MULTI_SESSION_ID, 85, ACCT_APPLICATION_ID, VENDOR_SPECIFIC_APPLICATION_ID,
@@ -225,10 +242,10 @@ OTHER_CREDIT: Final = (_3 | 1276, _3 | 2055)
 OTHER_CONTROL: Final = tuple(
     _3 | code
     for code in (
-        865, 866, 868, 869, 870, 871, 872, 881, 1016, 1226, 1249, 1263, 1264, 1266, 1267, 1268,
+        865, 866, 868, 869, 870, 871, 881, 1016, 1226, 1249, 1263, 1264, 1266, 1267, 1268,
         1269, 1270, 1271, 1276, 2022, 3903, 3904, 3915,
     )
 )  # fmt: skip
 """What 3GPP adds to a Multiple-Services-Credit-Control: triggers, thresholds, quota mechanisms."""
-OTHER_UNITS: Final = tuple(_3 | code for code in (872, 1258, 1259, 2047))
-"""What 3GPP adds to a unit: Reporting-Reason, Event-Charging-TimeStamp, Current-Tariff."""
+OTHER_UNITS: Final = tuple(_3 | code for code in (1258, 1259, 2047))
+"""What 3GPP adds to a unit: Event-Charging-TimeStamp, Current-Tariff."""

@@ -54,7 +54,8 @@ class Money(msgspec.Struct, frozen=True, gc=False):
 class Units(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One Requested-, Used- or Granted-Service-Unit; None is what was not in it.
 
-    ``tariff_change`` is the Tariff-Change-Usage of what was used: before it 0, after it 1, unknown 2.
+    ``tariff_change`` is the Tariff-Change-Usage of what was used: before it 0, after it 1, unknown 2;
+    ``reason`` the Reporting-Reason.
     """
 
     time: int | None = None
@@ -64,6 +65,7 @@ class Units(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     specific: int | None = None
     money: Money | None = None
     tariff_change: int | None = None
+    reason: int | None = None
 
     @property
     def octets(self) -> int | None:
@@ -76,7 +78,8 @@ class Units(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Control(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One Multiple-Services-Credit-Control: a service of the session, asked for or answered.
 
-    ``requested`` is there and empty where the client leaves the amount to us.
+    ``requested`` is there and empty where the client leaves the amount to us; ``reason`` is the
+    Reporting-Reason.
     """
 
     rating_group: int | None = None
@@ -87,6 +90,7 @@ class Control(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     validity: int | None = None
     result: int | None = None
     final: bool = False
+    reason: int | None = None
 
 
 class CreditRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -192,7 +196,7 @@ _CONTROL: Final = _schema(
         codes.RATING_GROUP, codes.REQUESTED_SERVICE_UNIT, codes.GRANTED_SERVICE_UNIT,
         codes.VALIDITY_TIME, codes.RESULT_CODE, codes.FINAL_UNIT_INDICATION,
     ),
-    (codes.SERVICE_IDENTIFIER, codes.USED_SERVICE_UNIT),
+    (codes.SERVICE_IDENTIFIER, codes.USED_SERVICE_UNIT, codes.REPORTING_REASON),
     (codes.TARIFF_CHANGE_USAGE, codes.G_S_U_POOL_REFERENCE, *codes.OTHER_CONTROL),
 )  # fmt: skip
 _UNITS: Final = _schema(
@@ -200,7 +204,7 @@ _UNITS: Final = _schema(
         codes.CC_TIME, codes.CC_TOTAL_OCTETS, codes.CC_INPUT_OCTETS, codes.CC_OUTPUT_OCTETS,
         codes.CC_SERVICE_SPECIFIC_UNITS, codes.CC_MONEY, codes.TARIFF_CHANGE_USAGE,
     ),
-    (),
+    (codes.REPORTING_REASON,),
     (codes.TARIFF_TIME_CHANGE, *codes.OTHER_UNITS),
 )  # fmt: skip
 _MONEY: Final = _schema((codes.UNIT_VALUE, codes.CURRENCY_CODE), (), (codes.COST_UNIT,))
@@ -351,6 +355,7 @@ def _control(data: bytes) -> Control:
         validity=read_u32(found, codes.VALIDITY_TIME),
         result=read_u32(found, codes.RESULT_CODE),
         final=codes.FINAL_UNIT_INDICATION in found,
+        reason=read_u32(found, codes.REPORTING_REASON),
     )
 
 
@@ -372,6 +377,7 @@ def _units(data: bytes) -> Units:
         specific=read_u64(found, codes.CC_SERVICE_SPECIFIC_UNITS),
         money=_money(money[0]) if money else None,
         tariff_change=read_u32(found, codes.TARIFF_CHANGE_USAGE),
+        reason=read_u32(found, codes.REPORTING_REASON),
     )
 
 

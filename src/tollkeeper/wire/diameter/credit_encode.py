@@ -137,6 +137,7 @@ def _control_out(control: Control) -> bytes:
     parts += _number(codes.RESULT_CODE, control.result)
     if control.final:
         parts.append(_FINAL)
+    parts += _number(codes.REPORTING_REASON, control.reason)
     return group(codes.MULTIPLE_SERVICES_CREDIT_CONTROL, parts)
 
 
@@ -155,6 +156,7 @@ def _units_out(key: int, units: Units | None) -> list[bytes]:
         parts.append(avp_u64(codes.CC_OUTPUT_OCTETS, units.output))
     if units.specific is not None:
         parts.append(avp_u64(codes.CC_SERVICE_SPECIFIC_UNITS, units.specific))
+    parts += _number(codes.REPORTING_REASON, units.reason)
     return [group(key, parts)]
 
 

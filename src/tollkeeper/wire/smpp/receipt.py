@@ -54,22 +54,24 @@ _NUMBER: Final = {10: re.compile("[0-9]{1,64}"), 16: re.compile("[0-9a-fA-F]{1,6
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What became of a message: ``message_id`` as the SMSC wrote it, ``state`` a word of :data:`STATES`.
 
-    ``error`` is the network's code as text. ``final``: no other receipt is to come.
+    ``error`` is the network's code as text. ``intermediate``: a notification on the way (section 5.2.12),
+    whatever state it names.
     """
 
     message_id: str
     state: str
     error: str = ""
+    intermediate: bool = False
 
     @property
     def final(self) -> bool:
-        """Whether the state is the last one."""
-        return self.state in FINAL
+        """Whether the state is the last one: no other receipt is to come."""
+        return self.state in FINAL and not self.intermediate
 
     @property
     def undelivered(self) -> bool:
         """Whether the message surely reached nobody."""
-        return self.state in UNDELIVERED
+        return self.state in UNDELIVERED and not self.intermediate
 
 
 def read_receipt(message: Message) -> Receipt | None:
@@ -100,7 +102,7 @@ def read_receipt(message: Message) -> Receipt | None:
         state = STATES[number[0]]
     if not message_id:
         return None
-    return Receipt(message_id, state or "UNKNOWN", fields.get("err", ""))
+    return Receipt(message_id, state or "UNKNOWN", fields.get("err", ""), bool(kind & INTERMEDIATE))
 
 
 def receipt_parts(

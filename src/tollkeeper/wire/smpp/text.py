@@ -17,6 +17,7 @@ from tollkeeper.errors import InvalidInput
 from tollkeeper.wire.smpp.pdu import (
     INVALID_ESM_CLASS,
     INVALID_MESSAGE_LENGTH,
+    INVALID_TLV_STREAM,
     TLV_PAYLOAD,
     TLV_SAR_NUMBER,
     TLV_SAR_REFERENCE,
@@ -68,7 +69,7 @@ def content_of(message: Message) -> Content:
     """Take the text from short_message, or from message_payload where that is empty.
 
     Raises:
-        MalformedPdu: both are there, or the user data header is longer than the data.
+        MalformedPdu: both are there, or two payloads, or the user data header is longer than the data.
     """
     data = message.short_message
     payload = message.tlv(TLV_PAYLOAD)
@@ -77,6 +78,9 @@ def content_of(message: Message) -> Content:
             raise MalformedPdu(
                 "short_message and message_payload together; send one", INVALID_MESSAGE_LENGTH
             )
+        if sum(tag == TLV_PAYLOAD for tag, _ in message.tlvs) > 1:
+            # The one that we count need not be the one that the SMSC sends.
+            raise MalformedPdu("two message_payloads; send one", INVALID_TLV_STREAM)
         data = payload
     if not message.esm_class & UDHI:
         return Content(b"", data)
@@ -147,9 +151,10 @@ def coding_of(data_coding: int, *, latin_default: bool = False) -> tuple[str, st
 
     Codings that are reserved or of Asian charsets count as octets: never fewer segments than there are.
     """
+    default = (GSM7, "latin-1" if latin_default else "")
     if data_coding < 0x10:
         if data_coding == 0:
-            return (GSM7, "latin-1") if latin_default else (GSM7, "")
+            return default
         if data_coding == 8:
             return UCS2, ""
         charset = _CHARSETS.get(data_coding, "")
@@ -157,14 +162,15 @@ def coding_of(data_coding: int, *, latin_default: bool = False) -> tuple[str, st
     group = data_coding >> 4
     if group < 8:
         alphabet = (data_coding >> 2) & 3
-        compressed = data_coding & 0x20
-        return (OCTETS if compressed else (GSM7, OCTETS, UCS2, OCTETS)[alphabet]), ""
+        if data_coding & 0x20:  # compressed
+            return OCTETS, ""
+        return default if alphabet == 0 else ((GSM7, OCTETS, UCS2, OCTETS)[alphabet], "")
     if group in {0xC, 0xD}:
-        return GSM7, ""
+        return default
     if group == 0xE:
         return UCS2, ""
     if group == 0xF:
-        return (OCTETS if data_coding & 0x04 else GSM7), ""
+        return (OCTETS, "") if data_coding & 0x04 else default
     return OCTETS, ""
 
 
