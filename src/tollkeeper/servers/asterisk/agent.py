@@ -409,7 +409,7 @@ class AsteriskAgent:
             await self._hang_up(live, session.kill)
             return
         await self._limit(live, session.granted_seconds - elapsed)
-        if session.granted_seconds - elapsed < 1:
+        if live.final or session.granted_seconds - elapsed < 1:
             await self._calls.renew(call_id)
 
     async def _since_answer(self, channel: str) -> float:
