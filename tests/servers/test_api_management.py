@@ -102,16 +102,15 @@ async def test_creating_a_party_may_be_repeated_under_one_key(api: Api) -> None:
 
 
 async def test_a_party_is_changed_field_by_field(api: Api) -> None:
-    api.world.customer(max_cps=3)
+    acme = api.world.customer(max_cps=3)
     changed = await api.call(
         "PATCH", "/v1/parties/acme", json={"status": "suspended", "plan": None, "max_cost": "0.5"}
     )
     party = changed.json()
     assert (party["status"], party["plan"], party["max_cost"]) == ("suspended", None, "0.50")
     assert (party["max_cps"], party["name"]) == (3, "Acme")
-    await until(
-        lambda: api.parts.directory.limits_of(api.parts.directory.party("acme").id).suspended
-    )
+    heard = api.parts.directory.entry
+    await until(lambda: (entry := heard(acme.id)) is not None and entry.limits.suspended)
 
 
 async def test_parties_and_plans_are_listed_page_by_page(api: Api) -> None:

@@ -63,13 +63,15 @@ class Collectors:
 
     async def begin_due(self) -> int:
         """Begin rounds at sources that are due, as many as may run; returns how many."""
+        # A round that ends while we look is still due in what we read: it would be begun again at once.
+        at_work = set(self._running)
         async with self._database.read() as connection:
             due = await due_sources(connection, self._clock())
         begun = 0
         for source in due:
             if len(self._running) >= self._at_once:
                 break
-            if source.id not in self._running:
+            if source.id not in at_work and source.id not in self._running:
                 task = asyncio.create_task(self._round(source), name=f"collect {source.code}")
                 self._running[source.id] = task
                 begun += 1
