@@ -22,13 +22,23 @@ PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 @pytest.fixture
 async def place(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
     async with town(database_url, monkeypatch) as made:
+
+        async def key_is_known() -> bool:
+            return (await asked(made)).status_code == 200
+
+        await until(key_is_known, what="the server has heard of the key")
         yield made
+
+
+async def asked(place: Town) -> httpx.Response:
+    """What /metrics answers."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{place.http}") as web:
+        return await web.get("/metrics", headers={"Authorization": f"Bearer {place.token}"})
 
 
 async def scrape(place: Town) -> dict[str, float]:
     """The series of /metrics."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{place.http}") as web:
-        answer = await web.get("/metrics", headers={"Authorization": f"Bearer {place.token}"})
+    answer = await asked(place)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
